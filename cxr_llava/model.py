@@ -215,28 +215,39 @@ def _place(device, precision, name):
     mem = torch.cuda.get_device_properties(dev).total_memory/2**30 if cuda else 0.
     return dev, choose_precision(precision, cuda, name, cap, mem), cap
 
+_FLAT_VISION = {r'^language_model\.model': 'model.language_model', r'^vision_tower\.(?!vision_model)': 'model.vision_tower.vision_model.',
+    r'^multi_modal_projector': 'model.multi_modal_projector', r'^language_model\.lm_head': 'lm_head'}
+
+def _read_base(folder, **kw):
+    "A model and the names of weights it lacks; folders saved by newer versions, with one vision level less, are read by older ones too"
+    from transformers import LlavaForConditionalGeneration
+    kw = dict(kw, use_safetensors=True, local_files_only=True, trust_remote_code=False, output_loading_info=True)
+    with quiet():
+        model, info = LlavaForConditionalGeneration.from_pretrained(folder, **kw)
+        lost = sorted(info.get('missing_keys') or [])
+        if not lost or not all('vision_tower.vision_model' in o for o in lost): return model, lost
+        model, info = LlavaForConditionalGeneration.from_pretrained(folder, key_mapping=_FLAT_VISION, **kw)
+    return model, sorted(info.get('missing_keys') or [])
+
+# %% ../nbs/11_model.ipynb #c840b456
 def load_base(
     base:str=None, # As for `base_name`
     precision:str='auto', # One of `PRECISIONS`
     device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'
 )->tuple: # Model, processor
     "A LLaVA and its processor, weights frozen. `model.cxr` says what was loaded. Raises `CXRError`"
-    from transformers import LlavaForConditionalGeneration
     name, folder = base_folder(base)
     dev, prec, cap = _place(device, precision, name)
     kw = dict(quantization_config=quantisation(cap), device_map={'': dev}) if prec == 'nf4' else {}
-    try:
-        with quiet(): model, info = LlavaForConditionalGeneration.from_pretrained(folder, dtype=compute_dtype(prec, cap), use_safetensors=True,
-            local_files_only=True, trust_remote_code=False, output_loading_info=True, **kw)
+    try: model, lost = _read_base(folder, dtype=compute_dtype(prec, cap), **kw)
     except (OSError, RuntimeError, ValueError, KeyError) as e:
         raise CXRError(f'The base model in {folder} cannot be loaded ({str(e).strip().splitlines()[0][:200]}): check it, or choose another --precision.') from e
-    lost = sorted(info.get('missing_keys') or [])
     if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
     if prec != 'nf4': model = model.to(dev)
     model.cxr = dict(base=name, base_hash=base_hash(folder), precision=prec, device=str(dev))
     return model.eval().requires_grad_(False), load_processor(folder)
 
-# %% ../nbs/11_model.ipynb #f38b2911
+# %% ../nbs/11_model.ipynb #624d3dd3
 def image_tokens(
     processor, # A `LlavaProcessor`
 )->int: # 576 for LLaVA-1.5, 64 for the tiny one
@@ -259,7 +270,7 @@ def tokenise(
     labels = [t if any(a < e and s < b for a,b in ends) else -100 for t,(s,e) in zip(enc['input_ids'], enc['offset_mapping'])]
     return enc['input_ids'], labels
 
-# %% ../nbs/11_model.ipynb #7a891e15
+# %% ../nbs/11_model.ipynb #ec9d3587
 def xray_pixels(
     processor, # A `LlavaProcessor`
     src, # Anything `read_xray` takes, or a list of them
@@ -272,7 +283,7 @@ def xray_pixels(
         ims.append(prepare_xray(x.image, size).convert('RGB'))
     return processor.image_processor(ims, return_tensors='pt')['pixel_values']
 
-# %% ../nbs/11_model.ipynb #9220ec02
+# %% ../nbs/11_model.ipynb #7d619ecd
 @dataclass
 class Report:
     "A generated report"
@@ -300,7 +311,7 @@ def sentences(self:Report)->list: # Text of each
     body = '\n'.join(o for o in (s.findings, s.impression) if o) or self.text
     return [o.strip() for o in re.split(r'(?<=[.!?])\s+(?=[A-Z0-9])|\n+', body) if o.strip()]
 
-# %% ../nbs/11_model.ipynb #79cbae03
+# %% ../nbs/11_model.ipynb #28c2983c
 @patch
 def to_dict(self:Report)->dict: # Ready for JSON
     "Everything about the report"
@@ -316,7 +327,7 @@ def _repr_markdown_(self:Report):
     cut = '' if self.stopped else ' The text was cut at its length limit.'
     return f'{body}\n\n<small>{html.escape(by)}.{cut} {DISCLAIMER}</small>'
 
-# %% ../nbs/11_model.ipynb #3a3f8960
+# %% ../nbs/11_model.ipynb #1e34f0ae
 class CXRModel:
     "A vision-language model that reports chest X-rays"
     def __init__(self,
@@ -336,7 +347,7 @@ class CXRModel:
     @property
     def device(self): return next(self.model.parameters()).device
 
-# %% ../nbs/11_model.ipynb #9c61397e
+# %% ../nbs/11_model.ipynb #86cf4773
 @patch
 def provenance(self:CXRModel,
     limit:int, # Length cap used
@@ -355,7 +366,7 @@ def as_report(self:CXRModel,
     text = self.processor.tokenizer.decode(ids[:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
     return Report(text, stop is not None, prompt, self.provenance(limit))
 
-# %% ../nbs/11_model.ipynb #d51c09a4
+# %% ../nbs/11_model.ipynb #08da0e89
 @patch
 def _batch(self:CXRModel, chats, srcs):
     "Left-padded inputs for chats (lists of turns that end with a question) about X-rays"
@@ -393,7 +404,7 @@ def generate_batch(self:CXRModel,
     new = out[:, x['input_ids'].shape[1]:].tolist()
     return [self.as_report(ids, p, limit) for ids,p in zip(new, prompts)]
 
-# %% ../nbs/11_model.ipynb #9a10bb39
+# %% ../nbs/11_model.ipynb #73ef799c
 @patch
 def generate_reports(self:CXRModel,
     srcs:list, # X-rays: anything `read_xray` takes, or lists of views
@@ -423,7 +434,7 @@ def generate_report(self:CXRModel,
     "Report of one X-ray"
     return self.generate_batch([src], [make_prompt(indication)], max_new_tokens)[0]
 
-# %% ../nbs/11_model.ipynb #8cae4632
+# %% ../nbs/11_model.ipynb #f01d5869
 @patch
 def _reuse(self:CXRModel, key, ids):
     "Cache for `ids` and how many of them it already holds"
@@ -456,7 +467,7 @@ def _tokens(self:CXRModel, chat, src, limit, stop=None):
         yield t
         if t in self._eos: break
 
-# %% ../nbs/11_model.ipynb #f01d5869
+# %% ../nbs/11_model.ipynb #a46a7ad9
 @patch
 def _stream(self:CXRModel, chat, src, question, limit, stop=None):
     "Pieces of text; the finished `Report` is returned and kept as `last`"
@@ -482,7 +493,7 @@ def stream(self:CXRModel,
     q = make_prompt(indication)
     return self._stream([{'from': 'human', 'value': f'{IMAGE}\n'*n + q}], src, q, self._limit(max_new_tokens), stop)
 
-# %% ../nbs/11_model.ipynb #2dea183e
+# %% ../nbs/11_model.ipynb #fd7d8120
 def _history(history):
     "Turns from pairs of question and answer, or reports"
     pairs = [(o.prompt, o.text) if isinstance(o, Report) else o for o in history]
@@ -516,7 +527,7 @@ def ask(self:CXRModel,
     for _ in self.chat(src, question, history, max_new_tokens): pass
     return self.last.text
 
-# %% ../nbs/11_model.ipynb #e6c73110
+# %% ../nbs/11_model.ipynb #f287f95f
 def save_adapter(
     model, # A `PeftModel`
     path, # Folder to write; replaced when it exists
@@ -544,7 +555,7 @@ def adapter_folder(
     if len(p.parts) == 2 and p.parent.is_dir(): raise CXRError(f'There is no adapter folder {lora}: run `cxr_finetune` first, or check the path.')
     return fetch(str(lora), revision, 'adapter')
 
-# %% ../nbs/11_model.ipynb #15f7c845
+# %% ../nbs/11_model.ipynb #6dc1f8a4
 def read_adapter(
     folder, # Adapter folder
 )->dict: # `base`, `base_hash`, `config`, `shapes`, `max_new_tokens`...
@@ -563,7 +574,7 @@ def read_adapter(
     if not cfg.get('rank_pattern') and ranks != {cfg.get('r')}: raise CXRError(f'The adapter in {folder} says rank {cfg.get("r")} but its weights have {sorted(ranks)}: its files do not belong together.')
     return dict(own, base=own.get('base') or cfg.get('base_model_name_or_path') or '', config=cfg, shapes=shapes, hash=sha256(weights)[:12])
 
-# %% ../nbs/11_model.ipynb #6dc1f8a4
+# %% ../nbs/11_model.ipynb #2185a469
 def check_adapter_weights(
     folder, # Adapter folder
 ):
@@ -595,7 +606,7 @@ def base_name_or_text(s):
     try: return base_name(s)
     except CXRError: return s
 
-# %% ../nbs/11_model.ipynb #d8a0dc54
+# %% ../nbs/11_model.ipynb #b1fe7479
 def attach_adapter(
     model, # The base, from `load_base`
     folder, # Adapter folder
@@ -623,7 +634,7 @@ def _has_effect(pm):
         on = pm(input_ids=x).logits
         with pm.disable_adapter(): return not torch.equal(on, pm(input_ids=x).logits)
 
-# %% ../nbs/11_model.ipynb #8bde673b
+# %% ../nbs/11_model.ipynb #4beca5b8
 def load_model(
     lora_repo:str=None, # Adapter: folder or hub id; nothing for the base alone
     base:str=None, # Key of `BASES`, hub id or folder; the adapter's own, else `default_base`
@@ -643,7 +654,7 @@ def load_model(
         about.update(adapter=str(lora_repo), adapter_hash=info['hash'])
     return CXRModel(model, processor, about, int(info.get('max_new_tokens') or 256))
 
-# %% ../nbs/11_model.ipynb #30ab644e
+# %% ../nbs/11_model.ipynb #33c3092b
 def random_adapter(
     path, # Folder to write
     base:str='tiny', # Base model
@@ -661,7 +672,7 @@ def random_adapter(
         if 'lora_B' in n: p.data.copy_(torch.randn(p.shape, generator=gen)*scale)
     return save_adapter(pm, path, info)
 
-# %% ../nbs/11_model.ipynb #1a41bf6c
+# %% ../nbs/11_model.ipynb #dc11e7dd
 def _args(argv):
     "Arguments of the command"
     import argparse
