@@ -29,7 +29,8 @@ def os_sentence(
 )->str: # One sentence
     "`e` as a sentence that says what to do next"
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f'No space left to write {path}: free some disk space or choose another folder with --run, then start again; files already written are untouched.'
+        return (f'No space left to write {path}: free some disk space or choose another folder with --run, then start again; '
+                'files already written are untouched.')
     if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f'Cannot write {path}: the folder is read-only for this user; choose another with --run.'
     return f'Cannot write {path}: {e.strerror or e}; choose another folder with --run.'
