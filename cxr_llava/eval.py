@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EvalConfig', 'body', 'text_scores', 'plain', 'score_system', 'differences', 'all_gates', 'headline', 'pick_cases',
-           'make_case', 'model_identity', 'meta_of', 'systems_of', 'adapter_off', 'run_system', 'provenance',
+           'make_case', 'model_identity', 'meta_of', 'systems_of', 'adapter_off', 'run_system', 'short', 'provenance',
            'page_words', 'tell', 'evaluate', 'score_all', 'cases_of', 'main', 'clinical_scores', 'resample_weights']
 
 # %% ../nbs/30_eval.ipynb #7055194a
@@ -12,16 +12,16 @@ import contextlib, math, time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
-from .stages import (CXRError, Config, Rejects, find_artifact, hash_json, read_jsonl, run_cli, run_root, say, versions, write_atomic,
-    write_json, write_jsonl)
+from .stages import (CXRError, Config, Rejects, find_artifact, hash_json, read_jsonl, run_cli, run_root, say,
+    versions, write_atomic, write_json, write_jsonl)
 from .images import read_xray
 from .labels import LABELLER, OBSERVATIONS, TARGETS, explain_report, label_reports
 from .prompts import parse_answer
 from .text_metrics import TOKENISATION, combine_stats, pair_stats
-from .scores import (LITERATURE, POLICIES, ROWS, check_literature, clinical_resamples, clinical_scores, difference, interval,
-    outcomes, resample_weights)
-from cxr_llava.systems import (CONSTANT, check_rows, inputs_of, now, other_study, patients_of, predict, read_items, split_hash, stored_rows,
-    study_order)
+from .scores import (LITERATURE, POLICIES, ROWS, check_literature, clinical_resamples, clinical_scores,
+    difference, interval, label_matrix, outcomes, resample_weights)
+from .systems import (CONSTANT, check_rows, inputs_of, now, other_study, patients_of, predict, read_items,
+    split_hash, stored_rows, study_order)
 from .gates import health, image_gate, text_gates
 from .page import NOTICE, TITLES, report_page
 
@@ -92,7 +92,8 @@ def score_system(
     boot = clinical_resamples(ref_labels, labels, weights, uncertain)['f1']
     tables = {p: clinical_scores(ref_labels, labels, p) for p in POLICIES}
     policies = {p: dict(macro_f1=t.f1['macro 6'], micro_f1=t.f1['micro 6'], n=t.n['micro 6']) for p,t in tables.items()}
-    return dict(n=len(rows), clinical=clinical_scores(ref_labels, labels, uncertain, weights), text=text, health=health(rows), policies=policies,
+    return dict(n=len(rows), clinical=clinical_scores(ref_labels, labels, uncertain, weights), text=text,
+        health=health(rows), policies=policies,
                 labels=labels, boot={**{f'f1 {r}': boot[:, i] for i,r in enumerate(ROWS)}, **text_boot})
 
 # %% ../nbs/30_eval.ipynb #1fbe9972
@@ -103,7 +104,8 @@ def differences(
     def point(d, k): return d['clinical'].f1[k[3:]] if k.startswith('f1 ') else d['text'][k]
     keys = [f'f1 {r}' for r in (*TARGETS, 'macro 6', 'micro 6')] + ['bleu4', 'rougeL']
     t = scored['tuned']
-    return {f'tuned - {s}': {k: difference(t['boot'][k], d['boot'][k], point(t, k), point(d, k)) for k in keys} for s,d in scored.items() if s != 'tuned'}
+    def gain(d): return {k: difference(t['boot'][k], d['boot'][k], point(t, k), point(d, k)) for k in keys}
+    return {f'tuned - {s}': gain(d) for s,d in scored.items() if s != 'tuned'}
 
 # %% ../nbs/30_eval.ipynb #a487d25c
 def all_gates(
@@ -113,7 +115,8 @@ def all_gates(
     "Gates of the tuned model"
     drops = {s: diffs.get(f'tuned - {s}', {}).get('f1 macro 6') for s in ('shuffled', 'blank')}
     n = scored['tuned']['n']
-    return text_gates(scored['tuned']['health']) | dict(shuffled=image_gate("Needs the patient's own X-ray", drops['shuffled'], n),
+    return text_gates(scored['tuned']['health']) | dict(
+        shuffled=image_gate("Needs the patient's own X-ray", drops['shuffled'], n),
                                                        blank=image_gate('Needs an X-ray at all', drops['blank'], n))
 
 def headline(
@@ -123,15 +126,22 @@ def headline(
 )->dict: # `status`, `text`, `reason`, and the numbers
     "The sentence to quote, or why there is none"
     c = scored['tuned']['clinical'].loc['macro 6']
-    res = dict(metric='macro F1 of the six target pathologies', n=scored['tuned']['n'], value=c.f1, lo=c.f1_lo, hi=c.f1_hi, undefined=int(c.undefined))
+    res = dict(metric='macro F1 of the six target pathologies', n=scored['tuned']['n'], value=c.f1, lo=c.f1_lo,
+        hi=c.f1_hi, undefined=int(c.undefined))
     failed, open_ = [[g['title'].lower() for g in gates.values() if g['status'] == s] for s in ('fail', 'not judged')]
-    if math.isnan(c.f1): failed.append('macro F1 is undefined, as no target pathology is positive in any reference or report')
-    said = f'Macro F1 {c.f1:.2f} [{c.f1_lo:.2f}, {c.f1_hi:.2f}] over {6 - res["undefined"]} of the six target pathologies, n={res["n"]}, test'
+    if math.isnan(c.f1): failed.append('macro F1 is undefined: no target pathology in any reference or report')
+    over = f'{6 - res["undefined"]} of the six target pathologies' if res['undefined'] else 'the six target pathologies'
+    said = f'Macro F1 {c.f1:.2f} [{c.f1_lo:.2f}, {c.f1_hi:.2f}] over {over}, n={res["n"]}'
     for s,d in diffs.items():
         gain = d['f1 macro 6']
-        if s == 'tuned - base': said += f'; untuned base {c.f1 - gain["value"]:.2f}, gain {gain["value"]:.2f} [{gain["lo"]:.2f}, {gain["hi"]:.2f}]'
-    if failed: return res | dict(status='withheld', text='No headline: a health check failed.', reason=f'Failed: {"; ".join(failed)}.')
-    if open_: return res | dict(status='provisional', text=f'Provisional: {said}.', reason=f'Not judged, for want of studies or probes: {"; ".join(open_)}.')
+        if s == 'tuned - base':
+            said += f'; untuned base {c.f1 - gain["value"]:.2f}, gain {gain["value"]:.2f} [{gain["lo"]:.2f}, {gain["hi"]:.2f}]'
+    if failed:
+        return res | dict(status='withheld', text='No headline: a health check failed.',
+            reason=f'Failed: {"; ".join(failed)}.')
+    if open_:
+        return res | dict(status='provisional', text=f'Provisional: {said}.',
+            reason=f'Not judged, for want of studies or probes: {"; ".join(open_)}.')
     return res | dict(status='shown', text=f'{said}.', reason='')
 
 # %% ../nbs/30_eval.ipynb #e52910ac
@@ -159,8 +169,9 @@ def make_case(
     which = lambda *pair: [o for o,v in yes.items() if v == pair]
     missed, invented, agreed = which(True, False), which(False, True), which(True, True)
     kinds = {**{o: 'differ' for o in missed + invented}, **{o: 'agree' for o in agreed}}
-    return dict(id=item['id'], kind=kind, image=_picture(item['images'][0]), reference=item['reference'], prediction=row['text'], missed=missed,
-                invented=invented, agreed=agreed, ref_spans=_marks(item['reference'], kinds), pred_spans=_marks(row['text'], kinds))
+    return dict(id=item['id'], kind=kind, image=_picture(item['images'][0]), reference=item['reference'],
+        prediction=row['text'], missed=missed, invented=invented, agreed=agreed,
+        reference_spans=_marks(item['reference'], kinds), prediction_spans=_marks(row['text'], kinds))
 
 def _picture(path):
     "The X-ray for the page, or `None` when it cannot be read any more"
@@ -170,7 +181,7 @@ def _picture(path):
 # %% ../nbs/30_eval.ipynb #f812ec20
 def _marks(text, kinds):
     "Where the text speaks of the observations in `kinds`: (start, end, kind)"
-    return [(o['start'], o['end'], kinds[o['observation']]) for o in explain_report(text) if o['observation'] in kinds]
+    return [(m.start, m.end, kinds[m.observation]) for m in explain_report(text) if m.observation in kinds]
 
 # %% ../nbs/30_eval.ipynb #008ed0a3
 def model_identity(
@@ -181,7 +192,8 @@ def model_identity(
     path = cfg.model_path or find_artifact('adapter', cfg.run, needed_by='the evaluation')
     info = read_adapter(adapter_folder(str(path)))
     base = base_name(cfg.base or info['base'] or None)
-    return dict(adapter=str(path), adapter_hash=info['hash'], base=base, base_hash=info.get('base_hash') or base_hash(base_folder(base)[1]),
+    return dict(adapter=str(path), adapter_hash=info['hash'], base=base,
+        base_hash=info.get('base_hash') or base_hash(base_folder(base)[1]),
                 max_new_tokens=cfg.max_new_tokens or int(info.get('max_new_tokens') or 256))
 
 def meta_of(
@@ -192,7 +204,8 @@ def meta_of(
     cfg:EvalConfig, # Precision and seed
 )->dict: # Name -> value; predictions made with any other value are not used
     "What the predictions of a system depend on"
-    meta = dict(system=system, split=split_hash(items), decoding=dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision=cfg.precision))
+    meta = dict(system=system, split=split_hash(items),
+        decoding=dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision=cfg.precision))
     if system == 'constant': return dict(system=system, split=meta['split'], model=hash_json(CONSTANT))
     meta['model'] = {k: who.get(k) for k in ('base', 'base_hash', *(() if system == 'base' else ('adapter_hash',)))}
     if system == 'shuffled': meta['exchange'] = hash_json([items[j]['id'] for j in other_study(items, units, cfg.seed)])
@@ -230,11 +243,21 @@ def run_system(
         return check_rows(read_jsonl(path)[0], items, path.name)
     model, start = get_model(), time.time()
     with adapter_off(model) if system == 'base' else contextlib.nullcontext():
-        rows = predict(model, items, inputs_of(system, items, units, cfg.seed), path, meta, cfg.batch_size, meta['decoding']['max_new_tokens'])
+        rows = predict(model, items, inputs_of(system, items, units, cfg.seed), path, meta, cfg.batch_size,
+            meta['decoding']['max_new_tokens'])
     say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
     return rows
 
 # %% ../nbs/30_eval.ipynb #2c5a5de1
+def short(
+    path, # A file or folder, or a repository's name
+    run=None, # Run folder
+)->str: # Relative to the run folder, else its last two parts
+    "A path that means something on another machine too"
+    p, root = Path(path).absolute(), run_root(run).absolute()
+    return str(p.relative_to(root)) if p.is_relative_to(root) else '/'.join(Path(path).parts[-2:])
+
+# %% ../nbs/30_eval.ipynb #79c6289f
 def provenance(
     cfg:EvalConfig, # The settings
     path, # Conversations
@@ -246,47 +269,60 @@ def provenance(
 )->dict: # Ready for JSON
     "Where the numbers come from"
     unit = 'patients' if known else 'studies (patients not known)'
-    return dict(data=str(path), split_hash=split_hash(items), n=len(items), units=f'{len(set(units))} {unit}',
-        sample=f'{cfg.num_samples} drawn with seed {cfg.seed}' if cfg.num_samples else 'all', left_out=rejects.summary(),
-        model={k: v for k,v in who.items() if k != 'max_new_tokens'},
-        decoding=dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision=cfg.precision, batch_size=cfg.batch_size),
+    return dict(data=short(path, cfg.run), split_hash=split_hash(items), n=len(items), units=f'{len(set(units))} {unit}',
+        sample=f'{cfg.num_samples} drawn with seed {cfg.seed}' if cfg.num_samples else 'all',
+        left_out=rejects.summary(),
+        model=dict(adapter=short(who.get('adapter', ''), cfg.run), **{k: who.get(k) for k in ('adapter_hash', 'base', 'base_hash')}),
+        decoding=dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision=cfg.precision,
+        batch_size=cfg.batch_size),
         labeller=LABELLER, uncertain=f'as {cfg.uncertain}' if cfg.uncertain != 'definite' else 'definite pairs only',
-        intervals=f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %', tokenisation=TOKENISATION,
+        intervals=f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %',
+        tokenisation=TOKENISATION,
         references='whole, never truncated', versions=versions(), made=now())
 
-# %% ../nbs/30_eval.ipynb #a4a40e5c
+# %% ../nbs/30_eval.ipynb #504e5b4a
 def page_words(
     metrics:dict, # Content of `metrics.json`
 )->dict: # `title`, `subtitle`, `rows`, `notes`
     "Titles and notes of the page"
     p = metrics['provenance']
-    read = f'n={p["n"]} studies, {p["units"]}. Labels by {p["labeller"]}, uncertain {p["uncertain"]}. A dash is undefined: nothing to divide by.'
-    return dict(title=f'Chest X-ray reports: {p["n"]} test studies', subtitle=f'{p["model"].get("base")} with adapter {p["model"].get("adapter_hash")}, {p["made"][:10]}',
+    read = f'n={p["n"]} studies, {p["units"]}. Labels by {p["labeller"]}, uncertain {p["uncertain"]}. A dash is undefined.'
+    return dict(title=f'Chest X-ray reports: {p["n"]} test studies', 
+        subtitle=f'{p["model"].get("base")} with adapter {p["model"].get("adapter_hash")}, {p["made"][:10]}',
         rows=dict(six=list(TARGETS), fourteen=list(OBSERVATIONS) + ['macro 14', 'micro 14', 'macro 5', 'micro 5']),
-        notes=dict(six=read, systems='The same model shown another patient\'s X-ray, or a grey picture, must lose most of its score. BLEU and ROUGE barely notice.',
-            text=f'Agreement of wording, headings left out ({p["tokenisation"]}). It rewards style, and a flipped negation costs almost nothing.',
-            fourteen=read + ' Most of these were not asked for; they are shown so that nothing is hidden.',
-            policies='How much the result depends on reading a hedge as yes, as no, or not at all.'))
+        notes=dict(six=read, gates='Checked before any score. A failed check withholds the headline.',
+            systems='The same model shown another patient\'s X-ray, or a grey picture, must lose most of its score.',
+            worst='Studies with the most disagreements on the six pathologies. Red was missed or invented, green agreed.',
+            best='Positive studies with the most agreement and no disagreement.',
+            text=f'Headings left out. {p["tokenisation"]}. Wording counts here, and a flipped negation costs almost nothing.',
+            fourteen=read + ' Most of these are not targets; they are shown so that nothing is hidden.',
+            policies='How far the result depends on reading a hedge as yes, as no, or not at all.',
+            literature='Printed by others, on other X-rays, with other labellers. Not comparable with the tables above.',
+            provenance='A score belongs to exactly this data, model and reading.'))
 
-# %% ../nbs/30_eval.ipynb #83d57e07
+# %% ../nbs/30_eval.ipynb #9333348b
 def tell(
     metrics:dict, # Content of `metrics.json`
 )->str: # Lines for a terminal
     "Gates, then scores, as text"
     s, p = metrics['systems'], metrics['provenance']
     f = lambda x: '    -' if x is None else f'{x:5.2f}'
-    iv = lambda d, k: f'{f(d[k])} ' + (f'[{d[k + "_lo"]:.2f}, {d[k + "_hi"]:.2f}]' if d.get(k + '_lo') is not None else '            ')
-    lines = [f'Health of the tuned model, n={p["n"]}, {p["units"]}'] + [f'  {g["status"]:10}  {g["title"]}: {g["text"]}' for g in metrics['gates'].values()]
+    iv = lambda d, k: f'{f(d[k])} ' + (f'[{d[k + "_lo"]:.2f}, {d[k + "_hi"]:.2f}]' if d.get(k + '_lo') is not None
+        else '            ')
+    lines = [f'Health of the tuned model, n={p["n"]}, {p["units"]}']
+    lines += [f'  {g["status"]:10}  {g["title"]}: {g["text"]}' for g in metrics['gates'].values()]
     names = [o for o in ('tuned', 'base') if o in s]
     lines += ['', metrics['headline']['text']] + [metrics['headline']['reason']]*bool(metrics['headline']['reason'])
     lines += ['', f'{"":18} n+    acc  sens  spec  ' + '  '.join(f'{"F1 " + o:18}' for o in names)]
     for r in (*TARGETS, 'macro 6', 'micro 6'):
         d = s['tuned']['clinical'][r]
-        lines.append(f'{r:18}{d["support"]:3}  ' + ' '.join(f(d[k]) for k in ('accuracy', 'sensitivity', 'specificity')) + '  ' + '  '.join(iv(s[o]['clinical'][r], 'f1') for o in names))
-    lines += [''] + [f'{k:18}' + ' '*23 + '  '.join(iv(s[o]['text'], k) for o in names) for k in s['tuned']['text'] if '_' not in k]
+        three = ' '.join(f(d[k]) for k in ('accuracy', 'sensitivity', 'specificity'))
+        lines.append(f'{r:18}{d["support"]:3}  {three}  ' + '  '.join(iv(s[o]['clinical'][r], 'f1') for o in names))
+    words = [k for k in s['tuned']['text'] if '_' not in k]
+    lines += ['', *[f'{k:41}' + '  '.join(iv(s[o]['text'], k) for o in names) for k in words]]
     return '\n'.join(lines + ['', NOTICE])
 
-# %% ../nbs/30_eval.ipynb #348c9347
+# %% ../nbs/30_eval.ipynb #3ad7e652
 def evaluate(
     cfg:EvalConfig=None, # Settings
     model=None, # A `CXRModel` already loaded; otherwise it is loaded when a report is missing
@@ -296,18 +332,21 @@ def evaluate(
     path = cfg.data_path or find_artifact('test.json', cfg.run, needed_by='the evaluation')
     items = read_items(path, cfg.num_samples, cfg.seed, cfg.image_root, rejects)
     units, known = patients_of(items, path, cfg.run)
-    who = dict(model.info, max_new_tokens=cfg.max_new_tokens or getattr(model, 'max_new_tokens', 256)) if model else model_identity(cfg)
+    limit = cfg.max_new_tokens or getattr(model, 'max_new_tokens', 256)
+    who = dict(model.info, max_new_tokens=limit) if model else model_identity(cfg)
     loaded = [model] if model else []
     def get_model():
         from cxr_llava.model import load_model
         if not loaded: loaded.append(load_model(who['adapter'], who['base'], cfg.precision))
         return loaded[0]
     say(f'evaluation: {len(items)} studies of {path}; {rejects.summary()}')
-    rows = {s: run_system(s, get_model, items, units, run/'predictions', meta_of(s, who, items, units, cfg), cfg) for s in systems_of(cfg)}
+    rows = {s: run_system(s, get_model, items, units, run/'predictions', meta_of(s, who, items, units, cfg), cfg)
+        for s in systems_of(cfg)}
     metrics, labels = score_all(rows, units, cfg)
     metrics['provenance'] = provenance(cfg, path, items, units, known, who, rejects)
     write_json(run/'metrics.json', metrics)
-    write_atomic(run/'report.html', report_page(metrics | page_words(metrics), cases_of(items, rows['tuned'], *labels, cfg.cases)))
+    cases = cases_of(items, rows['tuned'], *labels, cfg.cases)
+    write_atomic(run/'report.html', report_page(metrics | page_words(metrics), cases))
     say(tell(metrics))
     say(f'written: {run/"metrics.json"}, {run/"report.html"}')
     return metrics
@@ -320,16 +359,18 @@ def score_all(rows, units, cfg):
     diffs = differences(scored)
     gates = all_gates(scored, diffs)
     labels = ref_labels, scored['tuned']['labels']
-    systems = {s: {k: v for k,v in d.items() if k not in ('boot', 'labels')} | dict(title=TITLES[s]) for s,d in scored.items()}
+    def saved(d): return {k: v for k,v in d.items() if k not in ('boot', 'labels')}
+    systems = {s: saved(d) | dict(title=TITLES[s]) for s,d in scored.items()}
     return plain(dict(gates=gates, headline=headline(scored, gates, diffs), systems=systems, differences=diffs,
                       literature=[LITERATURE | dict(faults=check_literature())])), labels
 
 def cases_of(items, rows, ref_labels, pred_labels, k):
     "Cases for the page"
-    ref, pred = ref_labels.to_dict('records'), pred_labels.to_dict('records')
-    return [make_case(items[i], rows[i], ref[i], pred[i], kind) for kind,which in pick_cases(ref_labels, pred_labels, k).items() for i in which]
+    ref, pred = [[dict(zip(OBSERVATIONS, r)) for r in label_matrix(o)] for o in (ref_labels, pred_labels)]
+    chosen = pick_cases(ref_labels, pred_labels, k)
+    return [make_case(items[i], rows[i], ref[i], pred[i], kind) for kind,which in chosen.items() for i in which]
 
-# %% ../nbs/30_eval.ipynb #609f401c
+# %% ../nbs/30_eval.ipynb #badfe8ad
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # Exit code

@@ -41,15 +41,18 @@ def health(
     texts, n = [' '.join(o['text'].split()) for o in rows], len(rows)
     refs = {' '.join(o['reference'].split()) for o in rows}
     top,times = Counter(texts).most_common(1)[0]
-    return dict(n=n, distinct=len(set(texts))/n, distinct_count=len(set(texts)), distinct_references=len(refs), top_share=times/n, top_count=times,
+    return dict(n=n, distinct=len(set(texts))/n, distinct_count=len(set(texts)), distinct_references=len(refs),
+        top_share=times/n, top_count=times,
         top_text=top, stopped=float(np.mean([o.get('stopped', True) for o in rows])), empty=sum(not t for t in texts),
         sections=float(np.mean([keeps_sections(o['text'], o['reference']) for o in rows])),
-        repetition=float(np.mean([repeats_itself(o['text']) for o in rows])), mean_words=float(np.mean([len(t.split()) for t in texts])))
+        repetition=float(np.mean([repeats_itself(o['text']) for o in rows])),
+        mean_words=float(np.mean([len(t.split()) for t in texts])))
 
 # %% ../nbs/35_gates.ipynb #081270fa
 def _gate(title, value, ok, text, limit=None, **extra):
     "One gate; `ok` is `None` when it cannot be judged"
-    return dict(title=title, value=value, limit=limit, status='not judged' if ok is None else 'pass' if ok else 'fail', text=text) | extra
+    return dict(title=title, value=value, limit=limit, status='not judged' if ok is None else 'pass' if ok else 'fail',
+        text=text) | extra
 
 def text_gates(
     h:dict, # From `health`
@@ -59,14 +62,19 @@ def text_gates(
     judged = lambda ok: None if few else ok
     return dict(
         distinct=_gate('Distinct reports', h['distinct'], judged(h['distinct'] >= L['distinct']),
-            f'{h["distinct_count"]} of {n} texts differ ({h["distinct"]:.0%}, at least {L["distinct"]:.0%}); of the references {h["distinct_references"]}.{few}', L['distinct']),
+            f'{h["distinct_count"]} of {n} texts differ ({h["distinct"]:.0%}, at least {L["distinct"]:.0%}); of the '
+            f'references {h["distinct_references"]}.{few}', L['distinct']),
         top_share=_gate('Most frequent report', h['top_share'], judged(h['top_share'] <= L['top_share']),
-            f'The same text {h["top_count"]} times of {n} ({h["top_share"]:.0%}, at most {L["top_share"]:.0%}).{few}', L['top_share']),
-        stopped=_gate('Stops by itself', h['stopped'], h['stopped'] >= L['stopped'], f'{round(h["stopped"]*n)} of {n} ({h["stopped"]:.0%}, at least {L["stopped"]:.0%}).', L['stopped']),
+            f'The same text {h["top_count"]} times of {n} ({h["top_share"]:.0%}, at most {L["top_share"]:.0%}).{few}',
+            L['top_share']),
+        stopped=_gate('Stops by itself', h['stopped'], h['stopped'] >= L['stopped'],
+            f'{round(h["stopped"]*n)} of {n} ({h["stopped"]:.0%}, at least {L["stopped"]:.0%}).', L['stopped']),
         sections=_gate('Has its sections', h['sections'], h['sections'] >= L['sections'],
-            f'{round(h["sections"]*n)} of {n} have the sections of their reference ({h["sections"]:.0%}, at least {L["sections"]:.0%}); {h["empty"]} empty.', L['sections']),
+            f'{round(h["sections"]*n)} of {n} have the sections of their reference ({h["sections"]:.0%}, at least '
+            f'{L["sections"]:.0%}); {h["empty"]} empty.', L['sections']),
         repetition=_gate('Does not repeat itself', h['repetition'], h['repetition'] <= L['repetition'],
-            f'{round(h["repetition"]*n)} of {n} repeat themselves ({h["repetition"]:.0%}, at most {L["repetition"]:.0%}).', L['repetition']))
+            f'{round(h["repetition"]*n)} of {n} repeat themselves ({h["repetition"]:.0%}, at most '
+            f'{L["repetition"]:.0%}).', L['repetition']))
 
 # %% ../nbs/35_gates.ipynb #0f2d5099
 def image_gate(
@@ -77,7 +85,8 @@ def image_gate(
     "Does it cost score to be shown the wrong picture?"
     if drop is None: return _gate(title, None, None, 'Not measured: switched off with --no-probes.', MIN_DROP)
     v,lo,hi = (drop[k] if drop[k] is not None else math.nan for k in ('value', 'lo', 'hi'))
-    if any(map(math.isnan, (v, lo, hi))): return _gate(title, None, None, f'Undefined on {n} studies: no target pathology to compare on.', MIN_DROP)
+    if any(map(math.isnan, (v, lo, hi))):
+        return _gate(title, None, None, f'Undefined on {n} studies: no target pathology to compare on.', MIN_DROP)
     said = f'Macro F1 falls by {v:.2f} [{lo:.2f}, {hi:.2f}] (at least {MIN_DROP:.2f}, interval above 0, n={n})'
     if n < ENOUGH: ok,end = None, f': {n} studies are too few to judge.'
     elif v >= MIN_DROP and lo > 0: ok,end = True, '.'

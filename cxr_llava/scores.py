@@ -25,15 +25,18 @@ def label_matrix(
     labels, # `DataFrame` with one column per observation, or a list of dicts; values 1, 0, -1, None
 )->np.ndarray: # Shape (n, 14); NaN where not mentioned
     "Labels as numbers. Raises `CXRError` on a missing observation or a value that is no label"
-    df = labels if isinstance(labels, pd.DataFrame) else pd.DataFrame(list(labels), columns=None if len(labels) else OBSERVATIONS)
+    df = labels if isinstance(labels, pd.DataFrame) else pd.DataFrame(list(labels), columns=None if labels else OBSERVATIONS)
     missing = [o for o in OBSERVATIONS if o not in df.columns]
-    if missing: raise CXRError(f'Labels lack the observation "{missing[0]}": give all {len(OBSERVATIONS)}, as `label_reports` does.')
+    if missing:
+        raise CXRError(f'Labels lack the observation "{missing[0]}": '
+            f'give all {len(OBSERVATIONS)}, as `label_reports` does.')
     try: x = df[OBSERVATIONS].to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError): raise CXRError('Labels must be 1, 0, -1 (uncertain) or empty: some are text.') from None
     wrong = ~(np.isnan(x) | np.isin(x, (-1, 0, 1)))
     if wrong.any():
         i,j = np.argwhere(wrong)[0]
-        raise CXRError(f'Label {x[i,j]:g} of "{OBSERVATIONS[j]}" in row {i} is not 1, 0, -1 or empty: correct the labels.')
+        raise CXRError(f'Label {x[i,j]:g} of "{OBSERVATIONS[j]}" in row {i} is not 1, 0, -1 or empty: '
+            'correct the labels.')
     return x
 
 # %% ../nbs/34_scores.ipynb #cbe67e0f
@@ -45,7 +48,8 @@ def outcomes(
     "What became of each observation of each study. Raises `CXRError` when the two differ in length"
     if uncertain not in POLICIES: raise CXRError(f'`uncertain` is {uncertain!r}: choose one of {", ".join(POLICIES)}.')
     r,p = label_matrix(ref_labels), label_matrix(pred_labels)
-    if len(r) != len(p): raise CXRError(f'{len(r)} reference labels but {len(p)} predicted: score the same studies on both sides.')
+    if len(r) != len(p):
+        raise CXRError(f'{len(r)} reference labels but {len(p)} predicted: score the same studies on both sides.')
     counted = np.ones(r.shape, bool)
     if uncertain == 'definite': counted = np.isin(r, (0, 1)) & np.isin(p, (0, 1))
     yes = (1, -1) if uncertain == 'positive' else (1,)
@@ -128,11 +132,13 @@ def clinical_scores(
     counts = outcomes(ref_labels, pred_labels, uncertain).sum(0)
     df = pd.DataFrame(all_rates(counts), index=pd.Index(ROWS, name='observation'))
     f1 = rates(counts)['f1']
-    ix = [[i] for i in range(len(OBSERVATIONS))] + [[OBSERVATIONS.index(o) for o in g] for g in GROUPS.values() for _ in range(2)]
+    ix = [[i] for i in range(len(OBSERVATIONS))] + [[OBSERVATIONS.index(o) for o in g] for g in GROUPS.values()
+        for _ in range(2)]
     for name,cols in dict(support=(0, 2), predicted=(0, 1), n=(0, 1, 2, 3)).items():
         df[name] = [int(counts[i][:, cols].sum()) for i in ix]
     df['undefined'] = [int(np.isnan(f1[i]).sum()) for i in ix]
-    return df if weights is None else _with_intervals(df, clinical_resamples(ref_labels, pred_labels, weights, uncertain))
+    return df if weights is None else _with_intervals(df,
+        clinical_resamples(ref_labels, pred_labels, weights, uncertain))
 
 def _with_intervals(df, boot):
     "`df` with bounds of each metric; a macro row counts the resamples that lost one of the observations in its mean"
@@ -190,9 +196,11 @@ def check_literature(
     cells = {o: v for o,v in lit['rows'].items() if not o.startswith('Average')}
     for o,v in cells.items():
         for s,a,f in zip(lit['systems'], v[:k], v[k:]):
-            if f - half > f1_bound(a + half): bad.append(f'{o}, {s}: F1 {f:.2f} cannot be, since accuracy {a:.2f} allows at most {f1_bound(a + half):.3f}.')
+            if f - half > f1_bound(a + half):
+                bad.append(f'{o}, {s}: F1 {f:.2f} cannot be, since accuracy {a:.2f} allows at most {f1_bound(a + half):.3f}.')
     for o in lit['rows'].keys() - cells.keys():
         for j,(said,true) in enumerate(zip(lit['rows'][o], np.mean(list(cells.values()), 0))):
-            if abs(said - true) > half + 1e-9: bad.append(f'Average {"F1" if j >= k else "accuracy"}, {lit["systems"][j % k]}: '
+            what = f'Average {"F1" if j >= k else "accuracy"}, {lit["systems"][j % k]}'
+            if abs(said - true) > half + 1e-9: bad.append(f'{what}: '
                 f'printed {said:.2f}, but the printed cells average {true:.3f}.')
     return bad

@@ -11,8 +11,8 @@ import datetime, hashlib, json, os, re, time
 from collections import Counter
 from pathlib import Path
 import pandas as pd
-from .stages import (CXRError, Rejects, find_artifact, has_artifact, hash_json, os_sentence, read_json, read_jsonl, say, sha256,
-    versions, write_json, write_jsonl)
+from .stages import (CXRError, Rejects, find_artifact, has_artifact, hash_json, os_sentence, read_json,
+    read_jsonl, say, sha256, versions, write_json, write_jsonl)
 from .prompts import read_conversations
 
 # %% ../nbs/36_systems.ipynb #63a3393e
@@ -26,7 +26,9 @@ def read_items(
     "Studies with their reference reports. Raises `CXRError` on duplicate ids or nothing to score"
     items = [_item(o) for o in read_conversations(path, root=root or None, rejects=rejects)]
     twice = [k for k,n in Counter(o['id'] for o in items).items() if n > 1]
-    if twice: raise CXRError(f'{path} has {len(twice)} ids more than once, such as "{twice[0]}": give every study its own id.')
+    if twice:
+        raise CXRError(f'{path} has {len(twice)} ids more than once, such as "{twice[0]}": '
+            'give every study its own id.')
     if num < 0: raise CXRError(f'`num_samples` is {num}: give a number of studies, or 0 for all.')
     if num and num < len(items):
         keep = set(sorted((o['id'] for o in items), key=lambda k: study_order(seed, k))[:num])
@@ -49,7 +51,8 @@ def split_hash(
     items:list, # From `read_items`
 )->str: # 12 hexadecimal digits
     "Fingerprint of ids, pictures, questions and references, wherever the files lie"
-    return hash_json([[o['id'], o['question'], o['reference'], [sha256(p) for p in o['images']]] for o in sorted(items, key=lambda o: o['id'])])
+    return hash_json([[o['id'], o['question'], o['reference'], [sha256(p) for p in o['images']]]
+        for o in sorted(items, key=lambda o: o['id'])])
 
 # %% ../nbs/36_systems.ipynb #75ff9625
 def patients_of(
@@ -59,11 +62,13 @@ def patients_of(
 )->tuple: # One name per study, and whether these are patients (`False`: the studies themselves)
     "Unit of the bootstrap for each study"
     path = Path(near).parent/'studies.parquet' if near else None
-    if not (path and path.is_file()): path = find_artifact('studies.parquet', run) if has_artifact('studies.parquet', run) else None
+    if not (path and path.is_file()):
+        path = find_artifact('studies.parquet', run) if has_artifact('studies.parquet', run) else None
     who = {}
     if path:
         try: df = pd.read_parquet(path)[['study_id', 'patient_id']]
-        except Exception as e: raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from e
+        except Exception as e:
+            raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from e
         who = {str(k): str(v) for k,v in zip(df['study_id'], df['patient_id']) if isinstance(v, str) and v}
     known = all(o['id'] in who for o in items)
     return [f'{who[o["id"]]}' if known else o['id'] for o in items], known
@@ -145,18 +150,26 @@ def check_rows(
     items:list, # From `read_items`
     name:str='predictions', # File, for the message
 )->list: # Rows in the order of `items`
-    "Predictions of exactly these studies. Raises `CXRError` on missing, extra or repeated ids, on other references and on what is no text"
+    "Predictions of exactly these studies. Raises `CXRError` on missing, extra or repeated ids and other references"
     if not rows: raise CXRError(f'{name} holds no predictions: delete it and run `cxr_eval` again.')
-    odd = next((o for o in rows if not isinstance(o, dict) or 'id' not in o or not isinstance(o.get('text'), str)), None)
-    if odd is not None: raise CXRError(f'{name} has a record without id and text, {str(odd)[:60]}: every line needs both, as text.')
+    odd = next((o for o in rows if not isinstance(o, dict) or 'id' not in o or not isinstance(o.get('text'), str)),
+        None)
+    if odd is not None:
+        raise CXRError(f'{name} has a record without id and text, {str(odd)[:60]}: every line needs both, as text.')
     count, want = Counter(o['id'] for o in rows), {o['id']: o for o in items}
-    for bad,what in (([k for k,n in count.items() if n > 1], 'repeated'), ([k for k in want if k not in count], 'missing'),
+    for bad,what in (([k for k,n in count.items() if n > 1], 'repeated'),
+        ([k for k in want if k not in count], 'missing'),
                      ([k for k in count if k not in want], 'unknown')):
-        if bad: raise CXRError(f'{name} and the {len(items)} studies do not match: {len(bad)} {what} ids, such as "{bad[0]}"; delete it and run `cxr_eval` again.')
+        if bad:
+            raise CXRError(f'{name} and the {len(items)} studies do not match: {len(bad)} {what} ids, such as '
+                f'"{bad[0]}"; delete it and run `cxr_eval` again.')
     byid = {o['id']: o for o in rows}
-    if not any(o['text'].strip() for o in rows): raise CXRError(f'All {len(rows)} reports in {name} are empty: check the model before scoring it.')
+    if not any(o['text'].strip() for o in rows):
+        raise CXRError(f'All {len(rows)} reports in {name} are empty: check the model before scoring it.')
     other = [k for k,o in byid.items() if o.get('reference', want[k]['reference']) != want[k]['reference']]
-    if other: raise CXRError(f'{name} was made for other references, such as that of "{other[0]}": delete it and run `cxr_eval` again.')
+    if other:
+        raise CXRError(f'{name} was made for other references, such as that of "{other[0]}": delete it and run '
+            f'`cxr_eval` again.')
     return [byid[o['id']] for o in items]
 
 # %% ../nbs/36_systems.ipynb #984b5ce8
@@ -193,7 +206,8 @@ def predict(
 
 def _answers(model, part, limit):
     "Reports for [((question, name), (pictures, studies))]"
-    return model.generate_reports([s for _,(s,_) in part], batch_size=len(part), prompts=[q for (q,_),_ in part], max_new_tokens=limit)
+    return model.generate_reports([s for _,(s,_) in part], batch_size=len(part), prompts=[q for (q,_),_ in part],
+        max_new_tokens=limit)
 
 def _row(o, r): return dict(id=o['id'], text=r.text, stopped=bool(r.stopped), reference=o['reference'])
 def now(): return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
