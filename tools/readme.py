@@ -20,7 +20,16 @@ def outputs_of(cell, pictures):
             text = (text_of(o.get('text')) or text_of(data.get('text/plain'))).rstrip()
             if text: yield '```text\n' + text + '\n```'
 
-def readme(nb):
+def notebook_table(root):
+    "Every numbered notebook with its title and subtitle"
+    lines = ['| notebook | | |', '|---|---|---|']
+    for p in sorted((root/'nbs').glob('[0-9]*.ipynb')):
+        title, *rest = text_of(json.loads(p.read_text('utf-8'))['cells'][0]['source']).strip().splitlines()
+        sub = next((o[2:] for o in rest if o.startswith('> ')), '')
+        lines.append(f'| [`{p.stem}`](nbs/{p.name}) | {title.lstrip("# ")} | {sub} |')
+    return '\n'.join(lines)
+
+def readme(nb, root=ROOT):
     "Markdown of the notebook, and its pictures"
     parts, pictures = [], {}
     for c in nb['cells']:
@@ -31,10 +40,14 @@ def readme(nb):
             continue
         lines = src.split('\n')
         flags = [o for o in lines if o.startswith('#|')]
-        if c['cell_type'] != 'code' or any(re.match(r'#\|\s*hide\b', o) for o in flags): continue
+        if c['cell_type'] != 'code': continue
+        if any(re.match(r'#\|\s*hide\b', o) for o in flags): # its pictures may be shown elsewhere, its words not
+            list(outputs_of(c, pictures))
+            continue
         code = '\n'.join(o for o in lines if not o.startswith('#|')).strip()
-        if code and not any('echo: false' in o for o in flags): parts.append(f'```python\n{code}\n```')
+        if code: parts.append(f'```python\n{code}\n```')
         parts += outputs_of(c, pictures)
+    parts = [o.replace('<!-- notebooks -->', notebook_table(root)) for o in parts]
     head = '<!-- Written by tools/readme.py from nbs/index.ipynb: edit that notebook. -->\n\n'
     return head + '\n\n'.join(o for o in parts if o) + '\n', pictures
 
@@ -43,7 +56,7 @@ def main():
     p.add_argument('--check', action='store_true', help='compare only; exit 1 when they differ')
     p.add_argument('--root', type=Path, default=ROOT, help='the repository')
     args = p.parse_args()
-    text, pictures = readme(json.loads((args.root/'nbs/index.ipynb').read_text('utf-8')))
+    text, pictures = readme(json.loads((args.root/'nbs/index.ipynb').read_text('utf-8')), args.root)
     files = {args.root/'README.md': text.encode()} | {args.root/PICTURES/k: v for k,v in pictures.items()}
     differ = [f for f,v in files.items() if not f.exists() or f.read_bytes() != v]
     if args.check:

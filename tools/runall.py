@@ -74,8 +74,8 @@ def execute(path, top, env, timeout):
     from nbclient import NotebookClient
     nb = nbformat.read(path, 4)
     work = top/'kaggle/working'
-    client = NotebookClient(nb, timeout=timeout, kernel_name='python3', resources={'metadata': {'path': str(work)}})
-    try: client.execute(env=env, extra_arguments=['--log-level=40'])
+    client = NotebookClient(nb, timeout=timeout, kernel_name='python3', extra_arguments=['--log-level=40'], resources={'metadata': {'path': str(work)}})
+    try: client.execute(env=env)
     except Exception as e: raise Failed(re.sub(r'\x1b\[[0-9;]*m', '', str(e)).strip()[-3000:]) from None
     return nb
 
@@ -180,7 +180,7 @@ def main():
             t, note, name = time.time(), '', path.stem
             try:
                 nb = rehearse(path, top, layout, env, args.timeout)
-                if name in STORY: attach(top/'kaggle/working', name, top, layout)
+                if name in STORY + ['50_run']: attach(top/'kaggle/working', name, top, layout)
                 if args.save and (not args.names or name in args.names): note = f', saved with {save(nb, path, top)/1e3:.0f} kB'
                 good += 1
             except Failed as e:
