@@ -86,7 +86,7 @@ def expand_phrase(
 
 # %% ../nbs/31_labels.ipynb #f2e25e0e
 FINDINGS = {
-'Cardiomegaly': 'cardiomegaly; biventricular|chamber enlarged; cardiac|heart decompensation_',
+'Cardiomegaly': 'cardiomegaly; cardiac|heart|biventricular|chamber enlarged',
 'Enlarged Cardiomediastinum': 'mediastinum mass; mediastinum hematoma',
 'Lung Lesion': '''mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass; lung? lesion; carcinoma; neoplasm; tumor;
     lung metastasis; metastasis to the? lung; lung cancer|malignancy; coin lesion''',
@@ -99,7 +99,7 @@ FINDINGS = {
 'Consolidation': 'consolidation',
 'Pneumonia': 'pneumonia; infection; infectious; infectious process|etiology|disease',
 'Atelectasis': 'atelectasis; collapse; lobe|lung collapse',
-'Pneumothorax': 'pneumothorax; ptx',
+'Pneumothorax': 'pneumothorax; ptx; pleural air; air in the pleural space',
 'Pleural Effusion': '''effusion; pleural fluid|collection; hydrothorax; hemothorax; empyema; fissural fluid; fluid collection;
     fluid in|within the? left|right|minor|major|horizontal|oblique? fissure; pleural or|and pericardial effusion''',
 'Pleural Other': '''pleural thickening|scar|plaque|fibrosis; apical|biapical pleural? thickening; pleural parenchymal scar;
@@ -132,8 +132,8 @@ OTHER = '''emphysema; copd; hyperinflation; obstructive lung? disease; elevated 
     subcutaneous edema; bone|sclerotic|lytic|blastic|rib lesion; vertebra|vertebra body collapse; compression deformity; inflammatory;
     inflammatory process; arthropathy; arthritis; air trapping; aortic dissection; cavity; blunted_'''
 NOTHING = '''mass effect; pleural line; fissure line; joint effusion; plate like; disc|disk|joint|retrosternal|retrocardiac|clear space;
-    prior|previous|old|remote|healed|chronic|past granulomatous infection; granulomatous infection; tuberculosis infection;
-    prior|previous|old|remote|past|treated|recent? infection|pneumonia|tuberculosis|empyema_; prior|previous|old|remote|past|treated pneumonia;
+    prior|previous|old|remote|healed|chronic|past granulomatous infection; granulomatous infection; tuberculosis infection; tuberculous infection;
+    prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis; prior|previous|old|remote|past|treated pneumonia;
     prior|previous|old|remote|past|treated infection; histoplasmosis infection; prior tuberculosis|granulomatous|histoplasmosis? infection;
     heart border; cardiac border|apex; heart surgery|transplant|valve|disease|rate|murmur|base; open heart; behind|over|overlying the heart;
     consistent|compatible|associated with; in keeping with; correlation|correlate with; comparison|compared|similar|comparable with|to;
@@ -161,7 +161,7 @@ STATES = {
     upper|top|high limit normal; upper|top|high limit of the? normal; upper|top|high normal; top normal limit; within upper limit of normal;
     non enlarged; satisfactory; acceptable; not remarkable; sharp; clear; preserved; intact; average; not dilated_; of normal size''',
 'abnormal': '''enlarged; large; widened; wide; prominent; increased; dilated; bulky; borderline; borderline enlarged|size|prominent; globular;
-    abnormal; abnormality; big; blunted; effaced; fullness; bulge; larger; full''',
+    abnormal; abnormality; big; blunted; effaced; fullness; bulge; larger; full; increase in''',
 'stable': 'stable; no|not|without change; not changed; no|without change in|of|from; as before; no increase in; no|without increase|enlarged_',
 'unclear': '''obscured; silhouetted; difficult|hard to evaluated; not|cannot|cannot be well|fully|adequately|optimally|accurately? evaluated;
     not well|fully|adequately|optimally seen; cannot|not is well|fully|adequately|accurately? evaluated; poorly|suboptimally|incompletely seen|evaluated;
@@ -179,11 +179,12 @@ CUES = {
     favored; suggestion of; considered; cannot|not is? excluded; cannot|not rule out; can not is? excluded; can not rule out; to excluded;
     difficult|hard to excluded; difficult|hard to rule out; differential; differential diagnosis; correlate|correlation clinically? for;
     clinical|clinically correlate|correlation for; possibility of; raise|raises|raising the? possibility|concerning|question of|for;
-    less likely; indeterminate; symptom of; sign or symptom of; sign and symptom of; hint of; cannot entirely? excluded''',
-'maybe': 'possible; probable; presumed; questionable; suspected; equivocal; suggested_',
+    less likely; indeterminate; alternatively; alternative; symptom of; sign or symptom of; sign and symptom of; hint of; cannot entirely? excluded''',
+'maybe': 'possible; presumed; questionable; suspected; equivocal; suggested_',
 'doubted': '''not is? excluded; cannot is? excluded; can not is? excluded; not is? ruled out; cannot is? ruled out; not ruled out;
-    is|remain|has possible|suspected|questionable|considered|probable|presumed|equivocal; has is suspected|considered|questioned;
-    is a possible|considered|concerning|possibility|question; may is? seen; difficult|hard to excluded; is? less likely;
+    is|remain|has possible|suspected|questionable|considered|presumed|equivocal; has is suspected|considered|questioned;
+    is|may a|another? possible|considered|concerning|possibility|question; may is a|another? considered|possibility|concerning;
+    may is? seen; difficult|hard to excluded; is? less likely;
     is not excluded; is in question; is|remain in the? differential; possible seen; not is entirely? excluded; may coexist''',
 'setting': 'in the? appropriate|right|correct|proper|given clinical? setting|context',
 'break': '''but; however; although; though; except; except for; aside from; other than; apart from; while; whereas; yet; despite; nonetheless;
@@ -248,7 +249,7 @@ def _one_letter_off(a, b):
 _LONG = {}
 for _w in sorted(_VOCABULARY):
     if len(_w)>=7: _LONG.setdefault(_w[0], []).append(_w)
-REAL_WORDS = set('injection inspection prevent plurals instent reserved revolved residue unlike increments'.split())
+REAL_WORDS = set('injection inspection prevent plurals instent reserved revolved hemithorax unlike'.split())
 
 @lru_cache(maxsize=50_000)
 def lemma(
@@ -290,6 +291,7 @@ class _Reader:
         self.found, self.segment, self.links = [], [], []      # Findings so far, those a backward cue may reach, what joins them
         self.waiting, self.ahead, self.structures = [], None, []  # Structures without a state, a state before its structure
         self.verb, self.either = False, None                   # A verb since the segment began; where `or` stood
+        self.compared = False                                  # Inside *no change in ...*?
 
     def read(self):
         for k,(kind,value,i,j) in enumerate(self.items):
@@ -312,7 +314,7 @@ def _finding(self, k, value, i, j):
     if v is None: return
     m = [obs, -1 if weak and v==1 else v, i, j, self.cue if v<1 else None]
     left = self.segment[-1] if self.segment else None
-    if self.either and left and v==1 and i-self.either<5 and self.either-left[3]<4:
+    if self.either and left and v==1 and i-self.either<5 and self.either-left[3]<4 and not self.compared:
         cue = (self.either, self.either+1)
         for x in (left, m): x[1], x[4] = (-1, cue) if x[1]==1 else (x[1], x[4])
     self.found.append(m); self.segment.append(m)
@@ -339,7 +341,7 @@ def _history(self, k, value, i, j): self._enter('past', i, j)
 
 def _change(self, k, value, i, j):
     "*No change ...* denies the change, not the finding"
-    if self.mode=='no' and i-self.cue[1]<4 and not any(m[2]>=self.cue[1] for m in self.found): self.mode, self.used = '', True
+    if self.mode=='no' and i-self.cue[1]<4 and not any(m[2]>=self.cue[1] for m in self.found): self.mode, self.used, self.compared = '', True, True
 
 for _f in (_deny, _doubt, _maybe, _history, _change): setattr(_Reader, _f.__name__, _f)
 
@@ -374,13 +376,15 @@ def _doubted(self, k, value, i, j): self._back(k, i, j, -1, 'maybe')
 
 def _setting(self, k, value, i, j):
     "*In the right clinical setting* puts the last finding in doubt"
-    if self.segment and self.segment[-1][1]==1: self.segment[-1][1], self.segment[-1][4] = -1, (i, j)
+    if not self.segment: self._enter('doubt', i, j)
+    elif self.segment[-1][1]==1: self.segment[-1][1], self.segment[-1][4] = -1, (i, j)
 
 def _unused(self):
     "A doubt that reached nothing ahead falls on what stands before it: *pneumonia is suspected*, *edema?*"
     if self.used or self.cue is None: return
     i, j = self.cue
-    if self.words[i]=='?' or self.words[j-1]=='excluded' or (i and self.words[i-1] in ('is', 'remain', 'appear')):
+    last = j==len(self.words) and self.words[j-1] in ('suspected', 'considered', 'question', 'possible', 'questionable')
+    if last or self.words[i]=='?' or self.words[j-1]=='excluded' or (i and self.words[i-1] in ('is', 'remain', 'appear')):
         for m in self._chain(i):
             if m[1]==1: m[1], m[4] = -1, self.cue
     self.used = True
@@ -390,13 +394,13 @@ for _f in (_chain, _near, _back, _denied, _doubted, _setting, _unused): setattr(
 # %% ../nbs/31_labels.ipynb #d32937cf
 def _close(self):
     self._leave()
-    self.segment, self.links, self.waiting, self.ahead, self.verb, self.either = [], [], [], None, False, None
+    self.segment, self.links, self.waiting, self.ahead, self.verb, self.either, self.compared = [], [], [], None, False, None, False
 
 def _break(self, k, value, i, j): self._close()
 
 def _soft(self, k, value, i, j):
     "*with*, *due to*: ends a denial; a doubt goes through its cause (*may be due to*)"
-    if not (self.mode=='doubt' and self.words[i]!='with'): self._leave()
+    if self.mode not in ('doubt', 'maybe') or self.words[i]=='with' or (self.mode=='maybe' and self.used): self._leave()
     self.links.append((i, 'stop')); self.waiting, self.ahead, self.either = [], None, None
 
 def _or(self, k, value, i, j):
@@ -435,7 +439,7 @@ def _comma(self, k, value, i, j):
     nxt = self.items[k+1][0] if k+1<len(self.items) else None
     if self.mode=='no' and nxt not in ('or', 'and', 'deny'):
         if self._new_clause(k) or (self._something_new(k) and not self._or_ahead(k)): self._leave()
-    elif self.mode and self.mode!='no' and not self._or_ahead(k): self._leave()
+    elif self.mode and self.mode!='no' and not self._or_ahead(k) and 'differential' not in self.words[slice(*self.cue)]: self._leave()
     if self.verb: self.segment, self.links, self.verb = [], [], False
     if self.ahead and not self.ahead[2]: self.ahead = None
     self.waiting = [s for s in self.waiting if s[1] is None]
@@ -491,6 +495,7 @@ def _state_value(self, value, i):
 def _state(self, k, value, i, j):
     "A state goes to the structures that wait for it, or ahead to the one it stands before"
     v, cue, target = self._state_value(value, i), (i, j), self._premodifies(k, j)
+    if value=='stable' and j-i>1: self.compared = True
     if target=='finding': return
     open_ = [s for s in self.waiting if s[1] is None or s[5] or s[1]==-1]
     touching = bool(open_) and (open_[-1][3]==i or self.verb)
