@@ -16,7 +16,9 @@ _ITEM = re.compile(r'\n[ \t]*(?=(?:\d{1,2}[.)]|\(\d{1,2}\)|[-*•])[ \t]+\S)')
 
 def _plain(s):
     "Entities resolved, invisible characters removed, line ends unified"
-    while (t := html.unescape(s)) != s: s = t
+    for _ in range(9):
+        if (t := html.unescape(re.sub(r'&(?:amp;)+', '&', s))) == s: break
+        s = t
     s = unicodedata.normalize('NFC', re.sub(r'\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]', '\n', s))
     return ''.join(c for c in s if c in '\n\t' or unicodedata.category(c) not in ('Cc', 'Cf', 'Cs', 'Co'))
 
@@ -100,7 +102,7 @@ def _inline(text, m):
         glued = tail[-1:].isalnum() and not (tail[-1].islower() or _STRONG.fullmatch(name) and len(name) > 7)
         return len(name) > 3 and not glued and tail[-1:] not in ('/', '&', '-') and not re.search(r'\b(?:AND|OF|THE|FOR|NO)[ \t]*$', tail)
     if section_of(name) not in _MAJOR or len(name) < 4: return False
-    ended = not text[:m.start()].strip() or re.search(r'[.!?;:)\]*_][ \t]*$|\n[ \t]*$', tail) or m[0].startswith(('**', '__'))
+    ended = not tail.strip() or re.search(r'[.!?;:)\]*_][ \t]*$|\n[ \t]*$', tail) or m[0].startswith(('**', '__'))
     return bool(ended) or bool(_STRONG.fullmatch(name)) and not _PROSE.search(tail)
 
 # %% ../nbs/02_reports.ipynb #ecd5e190
@@ -109,7 +111,7 @@ def _begins(text, m, alone=False):
     name, key, marks = m['name'], section_of(m['name']), m[0].strip()[0] in '#*_<[>'
     if marks or name.isupper(): return not (alone and len(name) < 4)
     if m[0].strip()[0].isdigit() and key not in _MAJOR[:-1]: return False
-    fresh = not (b := text[:m.start()].rstrip(' ')) or b.endswith('\n\n')
+    fresh = not (b := text[max(0, m.start()-80):m.start()].rstrip(' ')) or b.endswith('\n\n')
     if alone: return len(name) > 3 and not m[0].rstrip().endswith('.') and (fresh or name[0].isupper() and bool(re.search(r'[.!?:;)]\s*$', b)))
     return fresh or name[0].isupper() or bool(_STRONG.fullmatch(name)) or bool(re.search(r'[.!?:;)]\s*$', b))
 
@@ -184,7 +186,7 @@ def _gather(parts):
     return res
 
 # %% ../nbs/02_reports.ipynb #6c17205c
-_TITLE = re.compile(r'^\s*(?:final report|radiology report|chest x-?ray(?: report)?|report)\s*[:.]?\s*$', re.I | re.M)
+_TITLE = re.compile(r'^ ?(?:final report|radiology report|chest x-?ray(?: report)?|report) ?[:.]? ?$', re.I | re.M)
 
 def parse_sections(
     text:str, # A report as typed; None or NaN counts as no text
