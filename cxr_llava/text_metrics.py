@@ -126,18 +126,39 @@ def bleu(
     stats = bleu_stats(preds, refs, how)
     return bleu_from_stats(stats.sum(0), formula) | dict(tokenisation=f'{how}: {TOKENISERS[how]}', formula=formula, n=len(stats))
 
-# %% ../nbs/32_text_metrics.ipynb #a6c3a0fc
+# %% ../nbs/32_text_metrics.ipynb #9c4d7b62
+def _lcs(a, b):
+    "Length of the longest common subsequence of two word lists: whole rows at once, as bits of one number"
+    where, full = {}, (1<<len(b))-1
+    for j,w in enumerate(b): where[w] = where.get(w, 0) | 1<<j
+    row = full
+    for w in a:
+        hit = row & where.get(w, 0)
+        row = (row+hit | row-hit) & full
+    return len(b)-row.bit_count()
+
+def _f(common, n_p, n_r): return 2*common/(n_p+n_r) if common else 0.
+
+def _rouge_pair(p, r):
+    "F of rouge1, rouge2 and rougeL of two word lists"
+    out = []
+    for n in (1, 2):
+        a, b = (Counter(zip(*(t[i:] for i in range(n)))) for t in (p, r))
+        out.append(_f((a & b).total(), max(len(p)-n+1, 0), max(len(r)-n+1, 0)))
+    return out + [_f(_lcs(p, r), len(p), len(r))]
+
+# %% ../nbs/32_text_metrics.ipynb #dc6c93fd
 def rouge_stats(
     preds, # Reports
     refs, # Their references, one each
-    stemmer:bool=False, # Cut words to their stems first?
+    stemmer:bool=False, # Cut words to their stems first, by the package `rouge_score`?
 )->np.ndarray: # Shape (n, 3): F of rouge1, rouge2, rougeL per pair, in [0,1]
-    "ROUGE of each pair, by rouge-score"
-    from rouge_score.rouge_scorer import RougeScorer
-    preds, refs = _check(preds, refs)
-    keys = ['rouge1', 'rouge2', 'rougeL']
-    scorer = RougeScorer(keys, use_stemmer=stemmer)
-    return np.array([[s[k].fmeasure for k in keys] for s in (scorer.score(r, p) for p,r in zip(preds, refs))], dtype=float)
+    "ROUGE of each pair, as rouge-score computes it"
+    words = lambda t: tokenise(t, 'words')
+    if stemmer:
+        from rouge_score.tokenizers import DefaultTokenizer
+        words = DefaultTokenizer(use_stemmer=True).tokenize
+    return np.array([_rouge_pair(words(p), words(r)) for p,r in zip(*_check(preds, refs))], dtype=float)
 
 def rouge(
     preds, # Reports
@@ -149,16 +170,7 @@ def rouge(
     how = f'rouge-score: {TOKENISERS["words"]}{", Porter stems" if stemmer else ""}'
     return dict(zip(('rouge1', 'rouge2', 'rougeL'), map(float, stats.mean(0)))) | dict(tokenisation=how, n=len(stats))
 
-# %% ../nbs/32_text_metrics.ipynb #a3f777a0
-def _lcs(a, b):
-    "Length of the longest common subsequence of two word lists"
-    row = [0]*(len(b)+1)
-    for x in a:
-        left = 0
-        for j,y in enumerate(b):
-            left, row[j+1] = row[j+1], left+1 if x==y else max(row[j], row[j+1])
-    return row[-1]
-
+# %% ../nbs/32_text_metrics.ipynb #64bf65b1
 def rouge_l_coco(
     preds, # Reports
     refs, # Their references, one each
@@ -172,7 +184,7 @@ def rouge_l_coco(
         out.append(2.44*l/len(p)*l/len(r)/(l/len(r)+1.44*l/len(p)) if l else 0.)
     return np.array(out)
 
-# %% ../nbs/32_text_metrics.ipynb #65fc8a13
+# %% ../nbs/32_text_metrics.ipynb #dcf8e172
 TOKENISATION = f'BLEU (pycocoevalcap formula): {TOKENISERS["r2gen"]}; ROUGE F (rouge-score): {TOKENISERS["words"]}, no stems'
 
 def pair_stats(
@@ -195,7 +207,7 @@ def combine_stats(
     out = bleu_from_stats(sums[:, :10]) | dict(zip(('rouge1', 'rouge2', 'rougeL'), means.T))
     return {k: np.where(n>0, v, np.nan) for k,v in out.items()}
 
-# %% ../nbs/32_text_metrics.ipynb #90c67d84
+# %% ../nbs/32_text_metrics.ipynb #d20b11c3
 def _chest_labels(preds, refs, uncertain='negative'):
     "Micro and macro F1 of the six target pathologies between reports; undefined F1 stay out of the macro mean"
     from cxr_llava.labels import LABELLER, TARGETS, label_report
@@ -211,7 +223,7 @@ def _chest_labels(preds, refs, uncertain='negative'):
 METRICS = {'BleuMetric': (bleu, ('how', 'formula')), 'RougeMetric': (rouge, ('stemmer',)),
            'ChestLabelsMetric': (_chest_labels, ('uncertain',))}
 
-# %% ../nbs/32_text_metrics.ipynb #dcf8e172
+# %% ../nbs/32_text_metrics.ipynb #19188c69
 @lru_cache(maxsize=None)
 def metric_class(
     name:str, # A key of `METRICS`
