@@ -180,8 +180,9 @@ def _picture(path):
 
 # %% ../nbs/30_eval.ipynb #f812ec20
 def _marks(text, kinds):
-    "Where the text speaks of the observations in `kinds`: (start, end, kind)"
-    return [(m.start, m.end, kinds[m.observation]) for m in explain_report(text) if m.observation in kinds]
+    "Where the text speaks of the observations in `kinds`: (start, end, kind); denied ones are marked as such"
+    def kind(m): return kinds[m.observation] + ('' if m.value == 1 else ' denied')
+    return [(m.start, m.end, kind(m)) for m in explain_report(text) if m.observation in kinds]
 
 # %% ../nbs/30_eval.ipynb #008ed0a3
 def model_identity(
@@ -292,7 +293,7 @@ def page_words(
         rows=dict(six=list(TARGETS), fourteen=list(OBSERVATIONS) + ['macro 14', 'micro 14', 'macro 5', 'micro 5']),
         notes=dict(six=read, gates='Checked before any score. A failed check withholds the headline.',
             systems='The same model shown another patient\'s X-ray, or a grey picture, must lose most of its score.',
-            worst='Studies with the most disagreements on the six pathologies. Red was missed or invented, green agreed.',
+            worst='Studies with the most disagreements on the six pathologies. Red was missed or invented; dotted where it is denied.',
             best='Positive studies with the most agreement and no disagreement.',
             text=f'Headings left out. {p["tokenisation"]}. Wording counts here, and a flipped negation costs almost nothing.',
             fourteen=read + ' Most of these are not targets; they are shown so that nothing is hidden.',

@@ -162,7 +162,7 @@ def plain_table(
 # %% ../nbs/33_page.ipynb #662eb1d1
 def mark_text(
     text:str, # A report
-    spans, # (start, end, kind) with kind 'agree' or 'differ'; overlapping later ones are skipped
+    spans, # (start, end, kind): 'agree' or 'differ', with ' denied' where denied; later overlapping ones are skipped
 )->str: # HTML
     "A report with marked passages, everything escaped"
     out, at = [], 0
@@ -242,7 +242,7 @@ h2{font-size:20px;margin:46px 0 6px}
 h4{margin:0 0 4px;font-size:13px;color:var(--soft);font-weight:600}
 p{margin:6px 0 12px;max-width:76ch}
 small{color:var(--soft);font-size:12px}
-.soft{color:var(--soft)}
+.soft{color:var(--soft);max-width:none}
 .notice{background:#fdf3e1;border:1px solid #f0dcb4;border-radius:8px;padding:9px 14px;margin:0 0 24px;
  font-size:14px;max-width:none}
 .headline{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--teal);
@@ -292,6 +292,8 @@ CSS += """
 mark{border-radius:3px;padding:0 2px}
 mark.differ{background:#fbd5d0}
 mark.agree{background:#d3efde}
+mark.denied{background:none;border-bottom:2px dotted var(--red)}
+mark.agree.denied{border-color:var(--green)}
 .foreign{border:2px dashed #c9b98f;background:#faf4e4;border-radius:10px;padding:14px 18px;font-size:14px}
 .foreign .scroll{background:transparent;border-color:#e0d4b0}
 .foreign thead th{background:transparent}
