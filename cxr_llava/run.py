@@ -87,7 +87,7 @@ def config_of(
 # %% ../nbs/50_run.ipynb #9032a7b4
 def to_dict(self):
     "Settings for a file, without tokens"
-    return dict(run=self.run, stages=self.stages) | {k: v for k,v in self.options.items() if not any(o in k for o in _SECRET)}
+    return dict(run=self.run, stages=self.stages) | {k: v for k,v in self.options.items() if not k.endswith(_SECRET)}
 
 def show(self):
     "Print what was set on purpose; everything else is the default of its stage"
@@ -192,7 +192,7 @@ EXTRA_CSS = """
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px 14px}.tile b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
 .tile span{color:var(--soft);font-size:13px}.bar{height:8px;border-radius:4px;background:var(--teal);min-width:2px}
 code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}pre{background:#1f2a30;color:#eef3f2;padding:12px 16px;border-radius:8px;overflow-x:auto}
-td a{color:var(--teal)}
+.scroll a{color:var(--teal)}
 @media(max-width:640px){th{white-space:normal}}
 """
 
@@ -237,14 +237,14 @@ def summary_page(
     parts = [f'<h1>{esc(summary["title"])}</h1><p class="soft">{esc(summary["subtitle"])}</p><p class="notice">{page.NOTICE}</p>']
     if metrics: parts.append(page.headline_box(metrics['headline']))
     parts.append(tiles(summary['facts']))
+    believe = 'Checked before any score. A failed check withholds the headline.'
+    drawn = 'Drawn by a hash of its id from the test studies with a finding, not by how well it went.'
+    if metrics: parts.append(part('Can these numbers be believed?', believe, page.gate_tiles(metrics['gates'])))
+    if case: parts.append(part('One X-ray', drawn, page.case_card(case)))
     if metrics:
         s, six = metrics['systems'], metrics['rows']['six']
-        parts += [part('Can these numbers be believed?', 'Checked before any score. A failed check withholds the headline.',
-                       page.gate_tiles(metrics['gates'])),
-            part('How well it finds six pathologies', metrics['notes']['six'], page._legend(s) + page.main_table(s, six + ['macro 6', 'micro 6'])),
+        parts += [part('How well it finds six pathologies', metrics['notes']['six'], page._legend(s) + page.main_table(s, six + ['macro 6', 'micro 6'])),
             part('Does the model look at the X-ray?', metrics['notes']['systems'], page.system_table(s))]
-    drawn = 'Drawn by a hash of its id from the test studies with a finding, not by how well it went.'
-    if case: parts.append(part('One X-ray', drawn, page.case_card(case)))
     parts += [part('What was written', 'Beside this page, in the run folder.', files_table(summary['files'])),
         part('Where the time went', '', stage_table(summary['seconds'])),
         part('What to do with it', 'In the run folder:', f'<pre>{esc(summary["next"])}</pre>'),
@@ -257,14 +257,15 @@ def summary_page(
 NEXT = '''cxr_report YOUR_XRAY.png --lora_repo adapter    # a report for an X-ray of yours
 cxr_demo --local_model adapter                  # the same as a panel'''
 
-def _facts(run, metrics, seconds, peak):
+def _facts(run, metrics, total, peak):
     "The tiles of the page"
     counts = {s: len(read_json(run/f'{s}.json')) for s in ('train', 'val', 'test') if (run/f'{s}.json').exists()}
     rejected = len(read_jsonl(run/'rejects.jsonl')[0]) if (run/'rejects.jsonl').exists() else None
+    if metrics: counts['test'] = metrics['provenance']['n']
     model = ((metrics or {}).get('provenance', {}).get('model') or {}).get('base')
     return {'studies to learn from': counts.get('train'), 'to watch while learning': counts.get('val'),
         'to be judged on': counts.get('test'), 'records left out': rejected,
-        'base model': Path(model).name if model else None, 'total time': clock(sum(seconds.values())), 'peak memory': f'{peak:.1f} GB'}
+        'base model': Path(model).name if model else None, 'total time': clock(total), 'peak memory': f'{peak:.1f} GB'}
 
 def summarise(
     cfg:RunConfig, # The job
@@ -277,7 +278,7 @@ def summarise(
     metrics = read_json(run/'metrics.json') if (run/'metrics.json').exists() and 'eval' in cfg.stage_names() else None
     s = dict(title='From X-rays to written reports', made=time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime()),
         settings=cfg.to_dict() | {'run': ''}, versions=versions(device=True), seconds=seconds, peak_memory_gb=round(peak, 2),
-        total_seconds=round(sum(seconds.values()), 1), facts=_facts(run, metrics, seconds, peak), headline=(metrics or {}).get('headline'),
+        total_seconds=round(time.time() - since, 1), facts=_facts(run, metrics, time.time() - since, peak), headline=(metrics or {}).get('headline'),
         gates={k: v['status'] for k,v in (metrics or {}).get('gates', {}).items()}, next=NEXT)
     s['subtitle'] = ' → '.join(cfg.stage_names()) + f', {clock(s["total_seconds"])} on {s["versions"]["device"]}'
     s['files'] = [o for o in written(run) if not o['name'].startswith('summary')]

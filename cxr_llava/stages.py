@@ -265,7 +265,7 @@ Config.load = classmethod(load)
 # %% ../nbs/05_stages.ipynb #07076431
 def to_dict(self)->dict: # Name -> value
     "Settings for a file, without tokens"
-    return {f.name: getattr(self, f.name) for f in fields(self) if not any(o in f.name for o in _SECRET)}
+    return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith(_SECRET)}
 
 def show(self):
     "Print the settings one per line; `*` marks those that were set on purpose"
@@ -273,7 +273,7 @@ def show(self):
     say(type(self).__name__)
     for f in fields(self):
         v = getattr(self, f.name)
-        if any(o in f.name for o in _SECRET): v = '(set, not shown)' if v else '(not set)'
+        if f.name.endswith(_SECRET): v = '(set, not shown)' if v else '(not set)'
         say(f'  {f.name:{width}} {"*" if f.name in self._given else " "} {v if v != "" else "-"}')
 
 Config.to_dict, Config.show = to_dict, show
