@@ -34,7 +34,7 @@ reticular: reticula | congestion: congest | widened: widen | prominent: prominen
 accentuated: accentuat exaggerat magnif | arthroplasty: arthroplast | defibrillator: defib | cavity: cavit
 adenopathy: lymphadenopath adenopath | carcinoma: carcinom | neoplasm: neoplas | tumor: tumor tumour
 malignancy: malignan | osteopenia: osteopen osteopor deminerali | deformity: deformi | bulla: bulla bullous bleb
-fibrosis: fibroses fibrosis fibrotic | cephalization: cephali | indistinct: indistinct | obscured: obscur
+cephalization: cephali | indistinct: indistinct | obscured: obscur
 borderline: borderline | excluded: exclu | aspiration: aspirat | contusion: contus | hernia: hernia
 hemorrhage: hemorrh haemorrh | hematoma: hematom haematom | engorged: engorg | elevated: elevat | collapse: collaps
 pacemaker: pacemak | questionable: questionab | suspicious: suspicio | inflammatory: inflam | hypertension: hypertens
@@ -43,9 +43,9 @@ bronchiectasis: bronchiect | tracheostomy: tracheosto | intubated: intubat | rep
 # %% ../nbs/31_labels.ipynb #666538a0
 SYNONYMS = '''not: isn't aren't wasn't weren't doesn't don't hasn't haven't didn't | without: w/o withou
 pneumonia: pneumonic pneumonias bronchopneumonia | infection: infections superinfection | rib: ribs | line: lines
-nodular: nodular micronodular | mediastinum: mediastinal | cardiomediastinum: cardiomediastinal
+nodular: nodular micronodular | cardiomediastinum: cardiomediastinal
 silhouette: silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs | or: / and/or
-is: are was were be been being | appear: appears appeared appearing seem seems | remain: remains remained remaining
+is: are was were be been being | appear: appears appeared seem seems | remain: remains remained remaining
 has: have had having | resolved: resolves cleared disappeared gone vanished | suspected: suspect suspects
 seen: visualized visualised identified demonstrated evident noted appreciated detected apparent observed present found shown
 seen: visible discernible recognized displayed depicted delineated perceived visualize identify detect appreciate
@@ -66,7 +66,7 @@ lobe: lobes lobar | fluid: fluids | and: & plus | a: an | port: ports | icd: icd
 # %% ../nbs/31_labels.ipynb #02ac330d
 ADVERBS = set('''significantly substantially appreciably markedly grossly overly currently definitely really entirely
     completely totally clearly overtly also again still now both quite very mildly moderately slightly minimally severely
-    somewhat relatively overall otherwise definitively newly presently interval'''.split())
+    somewhat relatively overall otherwise definitively newly presently interval appearing significant substantial appreciable relevant'''.split())
 
 def _families(text):
     "Beginning or variant -> word, from rows of `word: variant variant | word: ...`"
@@ -87,16 +87,16 @@ def expand_phrase(
 # %% ../nbs/31_labels.ipynb #f2e25e0e
 FINDINGS = {
 'Cardiomegaly': 'cardiomegaly; cardiac|heart|biventricular|chamber enlarged',
-'Enlarged Cardiomediastinum': 'mediastinum mass; mediastinum hematoma',
-'Lung Lesion': '''mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass; lung? lesion; carcinoma; neoplasm; tumor;
+'Enlarged Cardiomediastinum': 'mediastinal mass|hematoma|widened|enlarged|prominent; prominent mediastinal vascular_',
+'Lung Lesion': '''mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass; lung|lobe|parenchymal lesion; carcinoma; neoplasm; tumor;
     lung metastasis; metastasis to the? lung; lung cancer|malignancy; coin lesion''',
 'Lung Opacity': '''opacity; ground glass; haziness; haze; airspace|alveolar disease|process|filling; air space disease|process;
-    airspace; infiltrate; interstitial marking|pattern|prominent|thickening|disease|process|abnormality|change|density;
+    infiltrate; interstitial marking|pattern|prominent|thickening|disease|process|abnormality|change|density;
     interstitial lung disease|marking|pattern|process; lung interstitial disease|marking|prominent; increased|increase lung? density;
     increase in interstitial marking; reticular; reticulation; reticulonodular; scar; bronchial|peribronchial|bronchovascular thickening;
     bronchial? wall thickening; lung|interstitial|parenchymal|basilar fibrosis''',
 'Edema': 'edema; heart failure; cardiac failure|decompensation; congestion heart? failure; chf; overt? failure',
-'Consolidation': 'consolidation',
+'Consolidation': 'airspace? consolidation; air space consolidation',
 'Pneumonia': 'pneumonia; infection; infectious; infectious process|etiology|disease',
 'Atelectasis': 'atelectasis; collapse; lobe|lung collapse',
 'Pneumothorax': 'pneumothorax; ptx; pleural air; air in the pleural space',
@@ -110,14 +110,14 @@ FINDINGS = {
 # %% ../nbs/31_labels.ipynb #25b11004
 FINDINGS['Support Devices'] = '''tube; catheter; line; picc; pacemaker; pacer; generator; pacing? lead; pacemaker|pacer|defibrillator lead;
     icd; defibrillator; port; portacath; port a cath; mediport; swan ganz; prosthetic? valve; valve replacement|prosthesis;
-    hardware; prosthesis; prosthetic; arthroplasty; stent; drain; plate; screw; rod; fixation; cannula; coil; filter; sternotomy;
-    sternotomy|sternal|cerclage wire; cerclage; wire; support; support device|apparatus|hardware; device; apparatus; balloon pump; iabp;
+    hardware; prosthesis; prosthetic; arthroplasty; stent; drain; plate; screw; rod; fixation; cannula; coil; filter;
+    sternotomy|sternal|cerclage wire|suture; sternotomy xxxx; cerclage; wire; support; support device|apparatus|hardware; device; apparatus; balloon pump; iabp;
     impella; lvad; ett; ngt; dobbhoff; dobhoff; tracheostomy; tracheostomy tube; pigtail; thoracostomy; marker; equipment; electrode;
-    stimulator; loop recorder; intubated; permcath; pacing wire; anchor; mediastinum drain|tube; monitoring line|device'''
+    stimulator; loop recorder; intubated; permcath; pacing wire; anchor; mediastinal drain|tube; monitoring line|device'''
 
 # %% ../nbs/31_labels.ipynb #de3a7fce
 WEAK = {'Edema': '''lung? vascular congestion; lung congestion; vascular prominent; prominent lung? vascular; lung vascular prominent;
-    indistinct; vascular indistinct|engorged|redistribution; engorged lung? vascular; volume|fluid overload; kerley; kerley a|b? line;
+    indistinct; vascular indistinct|engorged|redistribution; engorged; engorged lung? vascular; volume|fluid overload; kerley; kerley a|b? line;
     vascular plethora'''}
 PAIRS = {'hydropneumothorax; hemopneumothorax': ('Pneumothorax', 'Pleural Effusion'),
          'nodular opacity|infiltrate; nodular airspace opacity; cavity opacity': ('Lung Lesion', 'Lung Opacity')}
@@ -135,19 +135,20 @@ NOTHING = '''mass effect; pleural line; fissure line; joint effusion; plate like
     prior|previous|old|remote|healed|chronic|past granulomatous infection; granulomatous infection; tuberculosis infection; tuberculous infection;
     prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis; prior|previous|old|remote|past|treated pneumonia;
     prior|previous|old|remote|past|treated infection; histoplasmosis infection; prior tuberculosis|granulomatous|histoplasmosis? infection;
-    heart border; cardiac border|apex; heart surgery|transplant|valve|disease|rate|murmur|base; open heart; behind|over|overlying the heart;
-    consistent|compatible|associated with; in keeping with; correlation|correlate with; comparison|compared|similar|comparable with|to;
+    heart border; cardiac border|apex; heart surgery|transplant|valve|disease|rate|murmur|base; open heart;
+    consistent|compatible|associated with; in keeping with; correlation|correlate with; comparison|compared|comparable with|to; left|right heart xxxx; cardiac xxxx generator|device;
     near|nearly|almost|partial|partially|incomplete|mostly|largely complete? resolved|resolution|clearing; no doubt; nipple shadow|marker;
-    fracture wire|lead|catheter|line; mediastinum adenopathy|shift|lymph|vascular; thoracotomy|surgical|skin scar; lead to; in line;
-    osseous infection; bone erosion or bone infection; mid line; line of; without and with; support the diagnosis'''
+    fracture wire|lead|catheter|line; adjacent|next|posterior|anterior|inferior to the heart; near|behind|over|overlying|overlie the upper|lower? mediastinum|heart; thoracotomy|surgical|skin scar; lead to; in line; document|ensure|confirm|assess|assure|until resolution|clearing of?;
+    osseous infection; bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant; without and with; support the diagnosis'''
 
 # %% ../nbs/31_labels.ipynb #e4864433
 STRUCTURES = {
-'Cardiomegaly': '''heart; heart size|silhouette|shadow|contour|configuration|xxxx; heart contour and size; size of the heart;
-    cardiac size|silhouette|shadow|contour|configuration|xxxx; cardiac silhouette size; cardiopericardial silhouette''',
-'Enlarged Cardiomediastinum': '''mediastinum; cardiomediastinum; cardiomediastinum silhouette|contour|shadow|size|border|structure|xxxx;
-    cardiac mediastinum|and|or mediastinum silhouette|contour|structure; mediastinum silhouette|contour|shadow|configuration|width|structure;
-    mediastinum xxxx|border; superior mediastinum; pericardial silhouette''',
+'Cardiomegaly': '''heart; heart size|silhouette|shadow|configuration|xxxx; size of the? heart|cardiac? silhouette; size of the? cardiac silhouette; cardiac size|silhouette|shadow|configuration;
+    cardiac silhouette size; cardiopericardial silhouette''',
+('Cardiomegaly', 'Enlarged Cardiomediastinum'): '''cardiac and|or|mediastinal mediastinal? silhouette|contour|structure|border|shadow|size;
+    cardiac , mediastinal ,? and? hilum? silhouette|contour|structure|border|shadow; cardiac|heart contour; heart contour and size; contour of the heart''',
+'Enlarged Cardiomediastinum': '''mediastinum; superior|upper mediastinum; cardiomediastinum; cardiomediastinum silhouette|contour|shadow|size|border|structure|xxxx;
+    superior? mediastinal silhouette|contour|shadow|configuration|width|structure|size|border|xxxx; mediastinal and|or hilum; pericardial silhouette''',
 'Pleural Effusion': 'costophrenic angle|sulcus|recess|xxxx; costophrenic; cp angle|sulcus; pleural space|sulcus|recess; sulcus',
 None: '''aorta; aortic knob|arch|contour|xxxx|shadow; thoracic aorta; lung artery|xxxx; lung vascular; vascular; vascular marking|pattern|xxxx;
     lung vascular marking; bronchovascular marking; marking; hilum; hilum contour|structure|xxxx|silhouette; lung; lung volume|field|xxxx|base;
@@ -158,8 +159,8 @@ None: '''aorta; aortic knob|arch|contour|xxxx|shadow; thoracic aorta; lung arter
 # %% ../nbs/31_labels.ipynb #58108259
 STATES = {
 'normal': '''normal; unremarkable; within normal? limit; within the normal? limit; normal limit|size|range; limit of normal; nonenlarged;
-    upper|top|high limit normal; upper|top|high limit of the? normal; upper|top|high normal; top normal limit; within upper limit of normal;
-    non enlarged; satisfactory; acceptable; not remarkable; sharp; clear; preserved; intact; average; not dilated_; of normal size''',
+    upper|top|high limit|range normal; upper|top|high range of the? normal; upper|top|high limit of the? normal; upper|top|high normal; top normal limit; within upper limit of normal;
+    non enlarged; maintained; satisfactory; acceptable; not remarkable; sharp; clear; preserved; intact; average; not dilated_; of normal size''',
 'abnormal': '''enlarged; large; widened; wide; prominent; increased; dilated; bulky; borderline; borderline enlarged|size|prominent; globular;
     abnormal; abnormality; big; blunted; effaced; fullness; bulge; larger; full; increase in''',
 'stable': 'stable; no|not|without change; not changed; no|without change in|of|from; as before; no increase in; no|without increase|enlarged_',
@@ -171,12 +172,12 @@ STATES = {
 # %% ../nbs/31_labels.ipynb #369a8809
 CUES = {
 'deny': '''no; not; without; negative for; free of|from; clear of; absence of; lack of; devoid of; rather than; instead of; nor; neither;
-    as opposed to; never; no longer; resolution|clearing|clearance|disappearance of; removed of; negative; not have; exclude''',
+    as opposed to; never; no longer; resolution|clearing|clearance|disappearance of; removed of; negative; not have''',
 'denied': '''not|never seen; not is seen; no longer seen; no longer is seen; has resolved; resolved; absent; has is resolved; is resolved;
     is|has ruled out; has is ruled out; is|has excluded; has is excluded; has is removed; is removed; removed; is? unlikely; highly|very unlikely;
     interval resolution; resolution; not suspected; not likely; not is suspected; is absent''',
 'doubt': '''may; may represent; suspicious; suspicious for|of; concerning; concerning for|of|about; worrisome; worrisome for; question; question of;
-    favored; suggestion of; considered; cannot|not is? excluded; cannot|not rule out; can not is? excluded; can not rule out; to excluded;
+    favored; suggestion of; considered; cannot|not is? excluded; cannot|not rule out; can not is? excluded; can not rule out; to excluded; excluded; whether;
     difficult|hard to excluded; difficult|hard to rule out; differential; differential diagnosis; correlate|correlation clinically? for;
     clinical|clinically correlate|correlation for; possibility of; raise|raises|raising the? possibility|concerning|question of|for;
     less likely; indeterminate; alternatively; alternative; symptom of; sign or symptom of; sign and symptom of; hint of; cannot entirely? excluded''',
@@ -185,7 +186,7 @@ CUES = {
     is|remain|has possible|suspected|questionable|considered|presumed|equivocal; has is suspected|considered|questioned;
     is|may a|another? possible|considered|concerning|possibility|question; may is a|another? considered|possibility|concerning;
     may is? seen; difficult|hard to excluded; is? less likely;
-    is not excluded; is in question; is|remain in the? differential; possible seen; not is entirely? excluded; may coexist''',
+    is not excluded; is in question; is|remain in the? differential; possible seen; if any; not is entirely? excluded; may coexist''',
 'setting': 'in the? appropriate|right|correct|proper|given clinical? setting|context',
 'break': '''but; however; although; though; except; except for; aside from; other than; apart from; while; whereas; yet; despite; nonetheless;
     nevertheless; in spite of; besides; save for''',
@@ -261,8 +262,8 @@ def lemma(
     ends = [word] + [word[:-len(e)]+s for e,s in (('s',''), ('es',''), ('ies','y')) if word.endswith(e) and len(word)>4]
     for w in map(_one_form, ends):
         if w in _VOCABULARY: return w
-    if len(word)<7 or word in REAL_WORDS: return word
-    near = [w for w in _LONG.get(word[0], ()) if abs(len(w)-len(word))<2 and _one_letter_off(word, w)]
+    if word in REAL_WORDS: return word
+    near = [w for end in ends for w in _LONG.get(word[0], ()) if len(end)>6 and abs(len(w)-len(end))<2 and _one_letter_off(end, w)]
     return near[0] if near else word
 
 # %% ../nbs/31_labels.ipynb #88f7ded9
@@ -284,13 +285,14 @@ def _items(words):
 _VALUE = {'': 1, 'no': 0, 'doubt': -1, 'maybe': -1, 'past': None}
 
 class _Reader:
-    "Reads one sentence; `found` holds [observations, value, first word, last word + 1, cue]"
+    "Reads one sentence; `found` holds [observations, value, first word, last word + 1, cue, weak]"
     def __init__(self, words, items):
         self.words, self.items = words, items
         self.mode, self.cue, self.used = '', None, True        # What we are inside of, the words that opened it, reached anything?
         self.found, self.segment, self.links = [], [], []      # Findings so far, those a backward cue may reach, what joins them
         self.waiting, self.ahead, self.structures = [], None, []  # Structures without a state, a state before its structure
         self.verb, self.either = False, None                   # A verb since the segment began; where `or` stood
+        self.given = [], None, 0                               # What a state was last given to, its value, where it ended
         self.compared = False                                  # Inside *no change in ...*?
 
     def read(self):
@@ -298,7 +300,8 @@ class _Reader:
             f = getattr(self, '_'+kind, None)
             if f: f(k, value, i, j)
         self._close()
-        return self.found + [[(o,), v, i, j, cue] for o,v,i,j,cue,_ in self.structures if o and v is not None]
+        return self.found + [[o if isinstance(o, tuple) else (o,), v, i, j, cue, o=='Pleural Effusion'] for o,v,i,j,cue,_ in self.structures
+                             if o and v is not None]
 
     def _enter(self, mode, i, j): self.mode, self.cue, self.used = mode, (i, j), False
     def _leave(self):
@@ -312,9 +315,9 @@ def _finding(self, k, value, i, j):
     if obs[0]=='Support Devices' and v is not None and v<1: v = self._device(v, i)
     self.ahead, self.used = None, True
     if v is None: return
-    m = [obs, -1 if weak and v==1 else v, i, j, self.cue if v<1 else None]
+    m = [obs, -1 if weak and v==1 else v, i, j, self.cue if v<1 else None, weak]
     left = self.segment[-1] if self.segment else None
-    if self.either and left and v==1 and i-self.either<5 and self.either-left[3]<4 and not self.compared:
+    if self.either and left and v==1 and i-self.either<5 and self.either-left[3]<4 and not self.compared and 'Support Devices' not in obs:
         cue = (self.either, self.either+1)
         for x in (left, m): x[1], x[4] = (-1, cue) if x[1]==1 else (x[1], x[4])
     self.found.append(m); self.segment.append(m)
@@ -368,6 +371,7 @@ def _back(self, k, i, j, value, mode):
     if not chain and not self.waiting or self._near(k, j) and self.words[i] in ('resolved', 'is', 'less', 'possible'):
         return self._doubt(k, None, i, j, mode) if mode!='no' else self._deny(k, None, i, j)
     for m in chain:
+        if m[0][0]=='Support Devices' and 'seen' in self.words[i:j]: continue      # A tip that is not seen is still there
         if m[1]==1 or (value==0 and m[1]==-1): m[1], m[4] = value, (i, j)
     self.verb = True
 
@@ -449,12 +453,11 @@ def _and(self, k, value, i, j):
     new = self._new_clause(k)
     if self.mode=='no' and (new or self._something_new(k)) or self.mode in ('maybe', 'past') or (self.mode=='doubt' and new): self._leave()
     if self.verb and (new or self._something_new(k)): self.segment, self.links, self.verb = [], [], False
-    if self.ahead and not self.ahead[2]: self.ahead = None
 
 for _f in (_something_new, _comma, _and): setattr(_Reader, _f.__name__, _f)
 
 # %% ../nbs/31_labels.ipynb #741fab04
-_STABLE = {'Cardiomegaly': -1, 'Enlarged Cardiomediastinum': -1}   # What "unchanged" says of a structure
+_STABLE = {o: -1 for o in STRUCTURES if o!='Pleural Effusion'}   # What "unchanged" says of a structure
 
 def _structure(self, k, value, i, j):
     s = [value, None, i, j, None, False]
@@ -476,7 +479,7 @@ def _verb(self, k, value, i, j):
 def _premodifies(self, k, j):
     "What the adjective at item `k` stands before: 'finding', 'structure' or nothing"
     for kind,value,i,e in self.items[k+1:]:
-        if i-j>2 or any(w in ('in', 'at', 'on', 'for', 'than', 'to') for w in self.words[j:i]): return None
+        if i-j>2 or any(w in ('in', 'at', 'on', 'for', 'than', 'to', 'by', 'from') for w in self.words[j:i]): return None
         if kind=='finding' and 'the' not in self.words[j:i]: return kind
         if kind=='structure' and value: return kind
         if kind not in ('there', 'state', 'structure'): return None
@@ -497,13 +500,16 @@ def _state(self, k, value, i, j):
     v, cue, target = self._state_value(value, i), (i, j), self._premodifies(k, j)
     if value=='stable' and j-i>1: self.compared = True
     if target=='finding': return
-    open_ = [s for s in self.waiting if s[1] is None or s[5] or s[1]==-1]
+    if self.words[self.given[2]:i] in (['to'], ['or'], ['versus']) and {v, self.given[1]}=={0, 1}: v, self.waiting = -1, self.given[0]
+    open_ = [s for s in self.waiting if s[1] is None or s[5] or s[1]==-1 or v==-1]
     touching = bool(open_) and (open_[-1][3]==i or self.verb)
     if open_ and (target is None or touching):
         for s in open_: self._give(s, v, cue)
         if v in (0, 1): self.waiting = []
         if self.mode=='no' and v==0: self.used = True
+        self.given = open_, v, j
         if target is None: return
+    elif value=='unclear' and 'obscured' not in self.words[i:j]: self._back(k, i, j, -1, 'maybe')
     self.ahead = [v, cue, False]
 
 _Reader._state_value, _Reader._state = _state_value, _state
@@ -533,15 +539,15 @@ def _sections(text):
 # %% ../nbs/31_labels.ipynb #d666615b
 @lru_cache(maxsize=100_000)
 def _read_sentence(sentence):
-    "(observations, value, start, end, cue start, cue end) of every mention in one sentence, by character"
+    "(observations, value, start, end, cue start, cue end, weak) of every mention in one sentence, by character"
     words, spans = [], []
     for m in _TOKEN.finditer(sentence):
         w = lemma(m[0].lower())
         if w: words.append(w); spans.append(m.span())
     out = []
-    for obs,v,i,j,cue in _Reader(words, _items(words)).read():
+    for obs,v,i,j,cue,weak in _Reader(words, _items(words)).read():
         c = (spans[cue[0]][0], spans[cue[1]-1][1]) if cue else (None, None)
-        out.append((obs, v, spans[i][0], spans[j-1][1], *c))
+        out.append((obs, v, spans[i][0], spans[j-1][1], *c, weak))
     return tuple(out)
 
 def _mentions(text):
@@ -553,18 +559,18 @@ def _mentions(text):
         if b-a>2: yield from ((a, x) for x in _read_sentence(text[a:b]))
 
 # %% ../nbs/31_labels.ipynb #91c59d45
-_RANK = {1: 3, -1: 2, 0: 1}
+_RANK = {(1, 0): 4, (1, 1): 4, (-1, 0): 3, (0, 0): 2, (0, 1): 2, (-1, 1): 1}   # By value and whether the words only suggest
 
 def label_report(
     text:str, # A report, or a part of one; sections such as INDICATION are left out
 )->dict: # Observation -> 1 (present), 0 (denied), -1 (uncertain), None (not mentioned)
     "The 14 CheXpert observations of a report"
-    out, other = dict.fromkeys(OBSERVATIONS), False
+    out, rank, other = dict.fromkeys(OBSERVATIONS), dict.fromkeys(OBSERVATIONS, 0), False
     if not isinstance(text, str): text = _as_text(text)
-    for at,(obs,v,a,b,_,_) in _mentions(text):
+    for at,(obs,v,a,b,_,_,weak) in _mentions(text):
         for o in obs:
             if o is None: other = other or v!=0
-            elif _RANK[v]>_RANK.get(out[o], 0): out[o] = v
+            elif _RANK[v, weak]>rank[o]: out[o], rank[o] = v, _RANK[v, weak]
         if obs==('Edema',) and v and out['Cardiomegaly'] is None and _FAILURE.search(text, at+a, at+b): out['Cardiomegaly'] = -1
     if not other and not any(out[o] for o in OBSERVATIONS[1:-1]) and re.search('[A-Za-z]', text): out['No Finding'] = 1
     return out
@@ -600,7 +606,7 @@ def explain_report(
 )->Mentions: # One `Mention` per observation and place
     "Where in `text` each observation is asserted, denied or doubted, and by which words"
     out = Mentions()
-    for at,(obs,v,a,b,c,d) in _mentions(text if isinstance(text, str) else _as_text(text)):
+    for at,(obs,v,a,b,c,d,_) in _mentions(text if isinstance(text, str) else _as_text(text)):
         cue = '' if c is None else text[at+c:at+d]
         out += [Mention(o, v, at+a, at+b, text[at+a:at+b], cue) for o in obs if o]
     return out
