@@ -59,6 +59,7 @@ class ReportPanel:
         if not browse: self.top = self.folder
         self.xray, self.name, self.report, self.turns, self.error = None, '', None, [], None
         self._w, self._thread, self._stop, self._filling = None, None, threading.Event(), False
+        self._guard = threading.RLock() # Held while what is shown changes owner
 
     @property
     def w(self): # Widgets by name
@@ -93,8 +94,8 @@ def _report_part(self:ReportPanel, w):
     w.status = html_part(status_html('Choose an X-ray, then press Generate report.'))
     w.findings, w.impression = field('Textarea', 'FINDINGS', rows=7), field('Textarea', 'IMPRESSION', rows=3)
     w.chips, w.links, w.log = html_part(), html_part(), html_part(log_html([]))
-    w.question = field('Text', placeholder='Ask about this X-ray: is there an effusion?')
-    w.question.tooltip = 'Your question about this X-ray'
+    w.question = field('Text', 'Question about this X-ray', placeholder='Ask about this X-ray: is there an effusion?')
+    w.question.add_class('cxr-hidden-label')
     w.ask = button('Ask')
 
 # %% ../nbs/40_demo.ipynb #54d1e8dc
@@ -152,13 +153,14 @@ def set_xray(self:ReportPanel,
     "Show an X-ray. Raises `CXRError`, and keeps the old one, when it cannot be read"
     xray = src if isinstance(src, XRay) else read_xray(src)
     self.stop()
-    self._stop, w = threading.Event(), self.w
-    self.xray, self.name, self.report, self.turns = xray, name, None, []
-    w.film.value, w.log.value = film_html(xray, name), log_html([])
-    self._fill('', '')
-    self._busy(False)
-    self.refresh()
-    self.say('X-ray ready: press Generate report.')
+    with self._guard:
+        self._stop, w = threading.Event(), self.w
+        self.xray, self.name, self.report, self.turns = xray, name, None, []
+        w.film.value, w.log.value = film_html(xray, name), log_html([])
+        self._fill('', '')
+        self._busy(False)
+        self.refresh()
+        self.say('X-ray ready: press Generate report.')
 
 @patch
 def choose_example(self:ReportPanel,
@@ -215,10 +217,12 @@ def _write(self:ReportPanel,
     make, # Called with a stop flag; a generator of text, such as `CXRModel.stream` gives
     show, # Called with the text so far
     done, # Called with the finished `Report` and the seconds it took
+    begin, # Called before anything is written
 ):
-    "Run a generation in a thread"
+    "Run a generation in a thread. Raises `CXRError` while another one runs"
     if self._thread is not None and self._thread.is_alive() and not self._stop.is_set(): raise CXRError('A text is being written: press Stop first.')
     flag = self._stop = threading.Event()
+    begin()
     self._busy(True)
     self._thread = threading.Thread(target=self._work, args=(flag, make, show, done), daemon=True)
     self._thread.start()
@@ -227,21 +231,21 @@ def _write(self:ReportPanel,
 @patch
 def _work(self:ReportPanel, flag, make, show, done):
     "What the thread does"
-    def mine(): return self._stop is flag
+    def mine(fn, *args):
+        with self._guard:
+            if self._stop is flag: fn(*args)
     try:
         with _ONE:
             text, last, start = '', 0., time.time()
             for piece in make(flag):
                 text += piece
-                if mine() and time.time() - last > .05:
-                    show(text)
-                    last = time.time()
+                if time.time() - last < .05: continue
+                mine(show, text)
+                last = time.time()
             rep = self.model.last
-        if mine(): done(rep, time.time() - start)
-    except Exception as e:
-        if mine(): self.safely(_raise, e)
-    finally:
-        if mine(): self._busy(False)
+        mine(done, rep, time.time() - start)
+    except Exception as e: mine(self.safely, _raise, e)
+    finally: mine(self._busy, False)
 
 def _raise(e): raise e
 
@@ -276,10 +280,12 @@ def generate(self:ReportPanel):
         self._fill(*so_far(rep.text))
         self.refresh()
         self.say(*_outcome(rep, self._stop.is_set(), 'The report', seconds))
-    self._write(lambda flag: self.model.stream(xray, why, stop=flag), lambda text: self._fill(*so_far(text)), done)
-    self.report, self.w.links.value, self.w.chips.value = None, '', ''
-    self._fill('', '')
-    self.say('Writing the report; Stop ends it.', 'busy')
+    def begin():
+        self.report = None
+        self._fill('', '')
+        self.refresh()
+        self.say('Writing the report; Stop ends it.', 'busy')
+    self._write(lambda flag: self.model.stream(xray, why, stop=flag), lambda text: self._fill(*so_far(text)), done, begin)
 
 def _outcome(rep, stopped, what, seconds):
     "Words for how a text ended"
@@ -317,9 +323,10 @@ def ask_typed(self:ReportPanel):
     def show_all():
         self.w.log.value = log_html(self.turns)
         self.refresh()
-    self._write(lambda flag: self.model.chat(xray, q, history, stop=flag), show, done)
-    self.w.question.value = ''
-    self.say('Writing the answer; Stop ends it.', 'busy')
+    def begin():
+        self.w.question.value = ''
+        self.say('Writing the answer; Stop ends it.', 'busy')
+    self._write(lambda flag: self.model.chat(xray, q, history, stop=flag), show, done, begin)
 
 # %% ../nbs/40_demo.ipynb #7a32673a
 @dataclass

@@ -144,7 +144,8 @@ EXAMPLES = {
     'Left effusion': dict(seed=5, effusion='left', effusion_size='large'),
     'Large heart': dict(seed=7, cardiomegaly='severe'),
     'Pneumothorax': dict(seed=9, pneumothorax='right', pneumothorax_size='large'),
-    'Consolidation': dict(seed=12, consolidation='right lower')} # Name -> arguments of `phantom_xray`
+    'Consolidation': dict(seed=12, consolidation='right lower'),
+    'Edema': dict(seed=14, edema='severe')} # Name -> arguments of `phantom_xray`
 
 def example_xray(
     name:str, # Key of `EXAMPLES`
@@ -200,7 +201,7 @@ PANEL_CSS = """
  --jp-widgets-input-color:#1f2a30;--jp-widgets-input-background-color:#fff;--jp-widgets-input-border-color:#cfcabd;--jp-widgets-input-focus-border-color:#0f766e;--jp-widgets-margin:0}
 .cxr-panel .widget-html,.cxr-panel .jupyter-widget-html{margin:0;width:100%}.cxr-panel .widget-html-content,.cxr-panel .jupyter-widget-html-content{line-height:1.5;font-size:14px;width:100%}
 .cxr-panel .widget-html>label,.cxr-panel .cxr-style{display:none}.cxr-head{display:flex;flex-wrap:wrap;align-items:baseline;gap:4px 14px;margin-bottom:8px}.cxr-head b{font-size:20px;letter-spacing:-.01em}
-.cxr-body{display:flex;flex-flow:row wrap;gap:22px;margin-top:14px;overflow:visible}.cxr-left{flex:1 1 300px;max-width:440px;min-width:0;overflow:visible}.cxr-right{flex:1.4 1 360px;min-width:0;overflow:visible}
+.cxr-body{display:flex;flex-flow:row wrap;gap:22px;margin-top:14px;overflow:visible}.cxr-left{flex:1 1 220px;max-width:440px;min-width:0;overflow:visible}.cxr-right{flex:1.4 1 300px;min-width:0;overflow:visible}
 .cxr-film{background:#0b0d0e;border-radius:10px;aspect-ratio:1;display:flex;align-items:center;justify-content:center;overflow:hidden;color:#aab3b8;text-align:center;font-size:13.5px}
 .cxr-film img{width:100%;height:100%;object-fit:contain;display:block}.cxr-film p{max-width:220px;margin:0}.cxr-name{display:flex;justify-content:space-between;gap:10px;font-size:12.5px;color:var(--soft);margin:6px 0 2px;overflow-wrap:anywhere}
 .cxr-panel .jupyter-button{border-radius:8px;border:1px solid #cfcabd;background:#fff;color:var(--ink);font-size:13.5px;height:34px;line-height:32px;box-shadow:none;padding:0 14px;margin:0}
@@ -208,15 +209,16 @@ PANEL_CSS = """
 .cxr-panel .jupyter-button.cxr-go{background:var(--teal);border-color:var(--teal);color:#fff;font-weight:600;padding:0 20px}.cxr-panel .jupyter-button.cxr-go:hover:enabled{background:#0b5d57}
 .cxr-panel .widget-tab,.cxr-panel .jupyter-widget-tab{margin-top:10px;min-height:0}.cxr-panel .widget-tab-contents,.cxr-panel .jupyter-widget-tab-contents{padding:12px;border-radius:0 8px 8px 8px;background:#fff;overflow:visible}
 .cxr-panel .lm-TabBar-tab{min-width:0;flex:0 1 auto;padding:0 14px;font-size:13px}.cxr-panel .lm-TabBar-tab:focus-visible{outline:2px solid var(--teal);outline-offset:-2px}
-.cxr-thumbs{display:flex;flex-flow:row wrap;gap:10px;overflow:visible}.cxr-thumb{width:104px;overflow:visible}.cxr-thumb img{width:104px;height:104px;border-radius:8px;display:block;background:#000}
-.cxr-panel .cxr-thumb .jupyter-button{width:104px;padding:0;font-size:12.5px;height:28px;line-height:26px;margin-top:5px}
+.cxr-panel .cxr-thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(94px,28%),1fr));gap:12px;overflow:visible}.cxr-thumb{width:auto;overflow:visible;min-width:0}.cxr-thumb img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:8px;display:block;background:#000}
+.cxr-panel .cxr-thumb .jupyter-button{width:100%;padding:0;font-size:12.5px;height:28px;line-height:26px;margin-top:5px}
 .cxr-panel .cxr-field{display:flex;flex-direction:column;align-items:stretch;width:100%;height:auto;margin:0 0 10px;overflow:visible}.cxr-panel .cxr-field>label{width:auto;max-width:none;text-align:left;justify-content:flex-start;font-size:12px;letter-spacing:.05em;color:var(--soft);height:auto;line-height:1.6}
 .cxr-panel .cxr-field textarea,.cxr-panel .cxr-field input,.cxr-panel .cxr-field select{border-radius:8px;padding:8px 11px;line-height:1.5;font-size:14.5px;font-family:inherit;width:100%;box-sizing:border-box;opacity:1}
 .cxr-panel .cxr-field input{height:36px}.cxr-panel .cxr-field textarea:disabled{opacity:1;background:#fff;color:var(--ink)}.cxr-panel .cxr-field select{padding:4px;background-image:none}
 .cxr-row{display:flex;flex-flow:row wrap;align-items:center;gap:8px;overflow:visible;margin:0 0 8px}.cxr-grow{flex:1 1 160px;min-width:0}.cxr-panel .cxr-row .cxr-field{margin:0}
 .cxr-status{min-height:22px;font-size:13.5px;color:var(--soft);overflow-wrap:anywhere;margin-bottom:8px}.cxr-status.error{color:var(--red)}.cxr-status.done{color:#14603a}
 .cxr-status.busy::before{content:"";display:inline-block;width:9px;height:9px;border-radius:50%;border:2px solid var(--teal);border-right-color:transparent;margin-right:8px;animation:cxr-turn .8s linear infinite}@keyframes cxr-turn{to{transform:rotate(1turn)}}
-.cxr-links{display:flex;flex-wrap:wrap;gap:8px 16px;margin:10px 0 2px}.cxr-dl{color:var(--teal);font-size:13.5px}.cxr-panel h3{font-size:15px;margin:16px 0 6px;padding-top:14px;border-top:1px solid var(--line);color:var(--ink)}
+.cxr-links{display:flex;flex-wrap:wrap;align-items:center;gap:8px;margin:12px 0 2px}.cxr-links .cxr-soft{margin:0 0 0 6px}.cxr-panel a.cxr-dl{color:var(--ink);background:#fff;font-size:13.5px;border:1px solid #cfcabd;border-radius:8px;padding:4px 13px;text-decoration:none}.cxr-panel a.cxr-dl:hover{background:#f1eee7}
+.cxr-panel .cxr-hidden-label>label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}.cxr-up{gap:8px}.cxr-panel .cxr-up .jupyter-button{align-self:flex-start;background:#fff}.cxr-panel h3{font-size:15px;margin:16px 0 6px;padding-top:14px;border-top:1px solid var(--line);color:var(--ink)}
 .cxr-log{max-height:230px;overflow-y:auto}.cxr-q,.cxr-a{border-radius:10px;padding:6px 12px;margin:0 0 8px;font-size:14px;overflow-wrap:anywhere;white-space:pre-wrap}.cxr-q{background:#e6f1f0;margin-left:14%}.cxr-a{background:#fff;border:1px solid var(--line);margin-right:14%}
 @media(prefers-reduced-motion:reduce){.cxr-status.busy::before{animation:none}}
 """
