@@ -345,6 +345,7 @@ def evaluate(
         for s in systems_of(cfg)}
     metrics, labels = score_all(rows, units, cfg)
     metrics['provenance'] = provenance(cfg, path, items, units, known, who, rejects)
+    if rejects: rejects.save(run/'eval_rejects.jsonl')
     write_json(run/'metrics.json', metrics)
     cases = cases_of(items, rows['tuned'], *labels, cfg.cases)
     write_atomic(run/'report.html', report_page(metrics | page_words(metrics), cases))

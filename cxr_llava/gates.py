@@ -19,11 +19,12 @@ MIN_DROP = .05 # loss of macro F1 that counts as looking at the X-ray
 def repeats_itself(
     text:str, # A report
 )->bool:
-    "A sentence of three or more words comes three times, or most runs of four words come again"
+    "A piece comes eight times running, a sentence three times, or most runs of four words come again"
     words = text.lower().split()
     sentences = Counter(s.strip() for s in re.split(r'[.\n]+', text.lower()) if len(s.split()) > 2)
     fours = list(zip(*(words[i:] for i in range(4))))
-    return max(sentences.values(), default=0) > 2 or (len(words) >= 20 and len(set(fours)) < len(fours)/2)
+    stuck = re.search(r'(.{2,40}?)\1{7,}', text)
+    return bool(stuck) or max(sentences.values(), default=0) > 2 or (len(words) >= 20 and len(set(fours)) < len(fours)/2)
 
 def keeps_sections(
     text:str, # A report

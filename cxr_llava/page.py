@@ -138,15 +138,19 @@ TITLES = dict(tuned='Tuned model', base='Base model, untuned', shuffled='Tuned, 
 def system_table(
     systems:dict, # As in `metrics.json`
     row:str='macro 6', # Which average to compare
+    differences:dict=None, # 'tuned - base' -> 'f1 macro 6' -> `value`, `lo`, `hi`; adds a column
 )->str: # HTML
     "One line per system with its F1 and the overlap of its words"
     def line(s, d):
         c,t = d['clinical'][row], d.get('text', {})
         plot = whiskers([(c['f1'], c.get('f1_lo'), c.get('f1_hi'), COLOURS.get(s, '#64748b'))])
         words = [el('td', score_cell(t, k, 3), cls='n') for k in ('bleu4', 'rougeL')]
+        if differences:
+            v = differences.get(f'tuned - {s}', {}).get(f'f1 {row}', {})
+            words.insert(0, el('td', score_cell(dict(v=v.get('value'), v_lo=v.get('lo'), v_hi=v.get('hi')), 'v'), cls='n'))
         return el('tr', el('th', esc(TITLES.get(s, s))), el('td', plot, cls='plot'),
                   el('td', score_cell(c, 'f1'), cls='n lead'), *words)
-    head = ['System', f'F1 from 0 to 1, {row_title(row).lower()}', 'F1', 'BLEU-4', 'ROUGE-L']
+    head = ['System', f'F1 from 0 to 1, {row_title(row).lower()}', 'F1', *['Tuned is better by']*bool(differences), 'BLEU-4', 'ROUGE-L']
     return grid(head, [line(s, d) for s,d in systems.items()])
 
 # %% ../nbs/33_page.ipynb #05589a1c
@@ -362,7 +366,7 @@ def report_page(
         el('p', NOTICE, cls='notice'), headline_box(metrics['headline']),
         _part('Can these numbers be believed?', words['gates'], gate_tiles(metrics['gates'])),
         _part('Six target pathologies', words['six'], _legend(s) + six),
-        _part('Does the model look at the X-ray?', words['systems'], system_table(s)),
+        _part('Does the model look at the X-ray?', words['systems'], system_table(s, differences=metrics.get('differences'))),
         _part('Where it went wrong', words['worst'], cards('worst')),
         _part('Where it went right', words['best'], cards('best')),
         _part('Overlap of words', words['text'], text_table(s)),

@@ -141,7 +141,7 @@ def stored_rows(
         set_aside(path, f'made with another {" and ".join(differ)}' if was else 'it does not say what it was made with')
         return []
     rows, bad = read_jsonl(path)
-    if bad: write_jsonl(path, rows) # the line that a killed process left half written
+    if bad or not path.read_bytes().endswith(b'\n'): write_jsonl(path, rows) # a killed process left half a line
     return rows
 
 # %% ../nbs/36_systems.ipynb #0680c8dc
