@@ -6,9 +6,9 @@
 __all__ = ['LOBES', 'TARGETS', 'SIDES', 'SEVERITY', 'SIZES', 'PHRASES', 'INDICATIONS', 'COMPARISONS', 'VERSION', 'Truth',
            'truth_labels', 'sample_body', 'step', 'dome', 'blur', 'noise', 'Frame', 'blob', 'strokes', 'lung_air',
            'heart', 'ribs', 'bones', 'vessels', 'hila', 'airways', 'fluid', 'pleural_gap', 'consolidate', 'patches',
-           'edema_haze', 'atelectasis', 'devices', 'lung_content', 'absorption', 'expose', 'draw_xray', 'phantom_xray',
-           'draw_lateral', 'sample_truth', 'add_incidentals', 'say_one', 'positives', 'write_findings',
-           'write_impression', 'write_report', 'sample_studies', 'make_phantom']
+           'edema_haze', 'atelectasis', 'devices', 'lung_content', 'absorption', 'expose', 'draw_xray',
+           'draw_with_masks', 'phantom_xray', 'draw_lateral', 'sample_truth', 'add_incidentals', 'say_one', 'positives',
+           'write_findings', 'write_impression', 'write_report', 'sample_studies', 'make_phantom']
 
 # %% ../nbs/04_phantom.ipynb #d384b3c7
 import errno, json, math, os
@@ -291,25 +291,26 @@ def devices(f):
 
 # %% ../nbs/04_phantom.ipynb #dfdf8ffe
 def lung_content(f):
-    "Airless fraction, fluid, pleural air, pleural line, and extra strokes of one study"
-    t, dens, extra = f.t, np.zeros_like(f.X), 0
-    if t.edema: dens, extra = edema_haze(f, t.edema)
-    if t.pneumonia:
-        dens = np.maximum(dens, patches(f, ('right lower','left lower') if t.pneumonia=='bilateral' else (t.pneumonia,)))
-    if t.consolidation: dens = np.maximum(dens, consolidate(f, t.consolidation))
-    if t.atelectasis: dens = np.maximum(dens, atelectasis(f, t.atelectasis))
-    water, gap, line = np.zeros_like(f.X), np.zeros_like(f.X), np.zeros_like(f.X)
-    for s in SIDES.get(t.effusion, ()): water = np.maximum(water, fluid(f, s, t.effusion_size or 'moderate'))
-    for s in SIDES.get(t.pneumothorax, ()): gap, line = pleural_gap(f, s, t.pneumothorax_size or 'moderate')
-    return dens, water, gap, line, extra
+    "Parts of the lungs that are not normal, each in [0,1], and extra strokes of edema"
+    t, parts, extra, zero = f.t, {}, 0, np.zeros_like(f.X)
+    if t.edema: parts['edema'], extra = edema_haze(f, t.edema)
+    if t.pneumonia: parts['pneumonia'] = patches(f, ('right lower','left lower') if t.pneumonia=='bilateral' else (t.pneumonia,))
+    if t.consolidation: parts['consolidation'] = consolidate(f, t.consolidation)
+    if t.atelectasis: parts['atelectasis'] = atelectasis(f, t.atelectasis)
+    dens = np.max([zero, *parts.values()], axis=0)
+    line = zero
+    for s in SIDES.get(t.effusion, ()): parts['effusion'] = np.maximum(parts.get('effusion',0), fluid(f, s, t.effusion_size or 'moderate'))
+    for s in SIDES.get(t.pneumothorax, ()): parts['pneumothorax'], line = pleural_gap(f, s, t.pneumothorax_size or 'moderate')
+    return parts, dens, parts.get('effusion', zero), parts.get('pneumothorax', zero), line, extra
 
 # %% ../nbs/04_phantom.ipynb #7cabbd20
 def absorption(f):
     "What one study absorbs at every pixel: about 0 for air outside, above 1 for metal"
     X, Y, t = f.X, f.Y, f.t
     hrt = heart(f)
-    dens, water, gap, line, extra = lung_content(f)
-    air, tex, lung = lung_air(f), noise(f.rng, f.h, f.w, 1.1, 6), 1-gap
+    parts, dens, water, gap, line, extra = lung_content(f)
+    air, tex, lung, metal = lung_air(f), noise(f.rng, f.h, f.w, 1.1, 6), 1-gap, devices(f)
+    f.masks = dict({k:v*(air>.05) for k,v in parts.items()}, heart=np.clip(hrt,0,1), devices=np.clip(metal,0,1))
     outer = .34+.88*step(Y-f.apex+.02,.25)-.16*step(Y+.35,.8)
     att = f.thick*(.66+.20*step(Y-f.ydia,.5))*dome((X/outer)**2)**.8
     if f.breast>.02:
@@ -321,7 +322,7 @@ def absorption(f):
     att += (.27 if t.edema else .20)*hila(f)*step(.30-np.abs(X),.1)+.05*hrt+.09*line*air
     att += .10*step(.13-np.abs(X-f.bend),.09)*step(Y-f.apex+.15,.2)-.16*airways(f)*step(.05-Y,.3)
     att += .12*water*air-.16*dome(blob(f, .36, f.dl+.16, .13, .07, .2))*step(Y-f.ydia,.05)
-    return (att+bones(f)+.55*devices(f))*step(outer-np.abs(X),.04)
+    return (att+bones(f)+.55*metal)*step(outer-np.abs(X),.04)
 
 # %% ../nbs/04_phantom.ipynb #f32c2587
 def expose(f, att):
@@ -345,11 +346,21 @@ def draw_xray(
     size:int=256, # Longer side, in pixels
 )->Image.Image: # Mode 'L', 8-bit
     "Draw one frontal phantom X-ray"
+    return draw_with_masks(t, body, seed, size)[0]
+
+def draw_with_masks(
+    t:Truth, # What it shows
+    body:dict=None, # From `sample_body`; drawn from `seed` when absent
+    seed:int=0, # The same seed gives the same X-ray
+    size:int=256, # Longer side, in pixels
+)->tuple: # The X-ray, and a dict of float arrays in [0,1] of its shape: where each finding, the heart and devices are
+    "Draw one frontal phantom X-ray and keep where everything is"
     rng = np.random.default_rng(seed)
     if body is None: body = sample_body(rng)
     a, b = size, round(size*rng.uniform(.86,1))
     f = Frame(body, t, rng, *((a,b) if rng.random()<.7 else (b,a)))
-    return expose(f, absorption(f))
+    im = expose(f, absorption(f))
+    return im, f.masks
 
 def phantom_xray(
     seed:int=0, # The same seed gives the same X-ray
@@ -360,7 +371,7 @@ def phantom_xray(
     if bad := set(findings)-{o.name for o in fields(Truth)}: raise CXRError(f"A phantom has no {sorted(bad)}; it knows {[o.name for o in fields(Truth)]}.")
     return draw_xray(Truth(**findings), seed=seed, size=size)
 
-# %% ../nbs/04_phantom.ipynb #84fa0a1e
+# %% ../nbs/04_phantom.ipynb #e976d64c
 def draw_lateral(
     t:Truth, # What it shows: heart size, fluid and lung volumes are visible from the side
     body:dict, # From `sample_body`
@@ -368,20 +379,26 @@ def draw_lateral(
     size:int=256, # Longer side, in pixels
 )->Image.Image: # Mode 'L', 8-bit
     "Draw one lateral phantom X-ray, the spine to the right"
-    rng = np.random.default_rng(seed)
-    f = Frame(body, t, rng, size, round(size*.85))
-    X, Y = f.X, f.Y
-    base = f.dr-.02+.30*np.clip(X,0,1)**2+.10*np.clip(-X,0,1)
-    lung = step(1-blob(f, .02, .05, .60, .92, -.06), .12)*step(base-Y,.03)*(.6+.4*dome((X/.7)**2))
-    big = {'':1, 'mild':1.15, 'moderate':1.28, 'severe':1.42}[t.cardiomegaly]
-    hrt = dome(blob(f, -.20, f.dr-.20*big, .27*big, .22*big, .5))
-    att = f.thick*.72*dome((X/.95)**2)**.6*step(Y+.95,.2)-.52*lung*(1-.75*hrt)+.05*noise(rng, f.h, f.w, 1.2, 6)*lung
-    spine = step(.12-np.abs(X-.50-.06*np.cos(Y*2.2)),.05)*(.75+.25*np.cos(Y/.115*2*np.pi))
-    for i in range(9): att += .05*dome(((Y+.75-i*.15-.30*(X+.1)-.1*X**2)/.02)**2)*step(.62-np.abs(X),.1)
-    if t.effusion: att += .30*step(Y-base+.12-.5*np.clip(X-.15,0,1),.05)*step(X-.1,.1)*step(base-Y+.2,.05)
-    return expose(f, att+.16*spine+.10*step(Y-base,.05))
+    f = Frame(body, t, np.random.default_rng(seed), size, round(size*.85))
+    X, Y, rng = f.X*1.12, f.Y, f.rng
+    front = -.66+.36*np.clip(-.05-Y,0,1)**1.3+.10*np.clip(Y-.1,0,1) # Sternum
+    back = .60-.30*(Y+.02)**2 # Where lung and vertebrae meet
+    base = f.dr-.04+.38*np.clip(X-.02,0,1)**1.7+.20*np.clip(-X-.05,0,1)
+    lung = step(X-front-.10,.09)*step(back-X,.08)*step(base-Y,.03)*step(Y-f.apex-.10,.30)
+    big = {'':1, 'mild':1.1, 'moderate':1.22, 'severe':1.35}[t.cardiomegaly]
+    hrt = dome(blob(f, -.26, f.dr-.17*big, .27*big, .22*big, .75))**.8
+    spine = step(.10-np.abs(X-back-.06),.07)*(.70+.30*np.cos(Y/.13*2*np.pi))
+    att = f.thick*.74*step(X-front+.08,.16)*step(back+.36-X,.22)*(.78+.22*step(Y-base,.4))
+    att = att-.47*lung*(1-.80*hrt)*(.75+.25*step(Y+.3,.6))*(1-.25*np.exp(-((X-.12)/.3)**2))
+    lines = [([(.03,-.08),(.03+.30*math.cos(a),-.08+.26*math.sin(a)),(.03+.52*math.cos(a+.2),-.08+.50*math.sin(a+.2))], rng.uniform(.008,.022), .8)
+             for a in rng.uniform(0, 2*np.pi, 16)]
+    att += lung*(.09*strokes(f, lines, 1.2)+.018*noise(rng, f.h, f.w, 1.1, 6)+.12*np.exp(-blob(f, .03, -.08, .10, .13)))
+    for i in range(9): att += .04*dome(((Y-f.apex-.10-i*.13-.40*(back-X)+.16*(back-X)**2)/.02)**2)*lung
+    att -= .12*strokes(f, [([(.0,-1.1),(.05,-.5),(.06,-.18)],.055,1)], 1.6)*step(Y-f.apex+.25,.2)
+    if t.effusion: att += .34*step(Y-base+.16-.4*np.clip(X-.1,0,1),.06)*step(X-.12,.14)*lung
+    return expose(f, att+.13*spine+.06*step(Y-base,.06))
 
-# %% ../nbs/04_phantom.ipynb #cdd39d00
+# %% ../nbs/04_phantom.ipynb #41249519
 SEVERITY, SIZES = ('mild','moderate','severe'), ('small','moderate','large')
 
 def sample_truth(rng:np.random.Generator)->Truth: # Six targets and incidentals
@@ -403,7 +420,7 @@ def sample_truth(rng:np.random.Generator)->Truth: # Six targets and incidentals
             if sides: t.effusion, t.effusion_size = pick(sides), pick(SIZES)
     return add_incidentals(t, rng)
 
-# %% ../nbs/04_phantom.ipynb #43a3bb3c
+# %% ../nbs/04_phantom.ipynb #bdbaee5f
 def add_incidentals(t:Truth, rng:np.random.Generator)->Truth:
     "Add the things that are seen beside the six, so that normal X-rays differ too"
     p = rng.random(7)
@@ -413,7 +430,7 @@ def add_incidentals(t:Truth, rng:np.random.Generator)->Truth:
     t.aorta, t.pacemaker, t.wires, t.catheter = bool(p[3]<.12), bool(p[4]<.10), bool(p[5]<.12), bool(p[6]<.12)
     return t
 
-# %% ../nbs/04_phantom.ipynb #c2c742fc
+# %% ../nbs/04_phantom.ipynb #32af9b79
 PHRASES = dict(
     heart_normal=['The heart is normal in size.', 'Heart size is within normal limits.', 'The cardiac silhouette is normal in size.',
                   'Normal heart size and mediastinal contours.', 'Cardiomediastinal silhouette is within normal limits.'],
@@ -446,7 +463,7 @@ PHRASES = dict(
     normal=['No acute cardiopulmonary abnormality.', 'No acute cardiopulmonary disease.', 'Normal chest.', 'No acute findings.'],
 )
 
-# %% ../nbs/04_phantom.ipynb #7237f536
+# %% ../nbs/04_phantom.ipynb #972781f2
 INDICATIONS = ['Chest pain.', 'Shortness of breath.', 'Cough and fever.', 'XXXX-year-old male with dyspnea.', 'Preoperative evaluation.',
                'XXXX-year-old female with chest XXXX.', 'Evaluate for acute process.', 'Weakness.', 'Status post fall.', '']
 COMPARISONS = ['None.', 'None available.', 'XXXX.', 'Chest radiograph XXXX.', '']
@@ -456,7 +473,7 @@ def say_one(rng, key, hedge=False, **kw): # `kw` fills the braces of the phrase;
     s = PHRASES[key][rng.integers(len(PHRASES[key]))].format(**kw)
     return f'Possible {s[0].lower()+s[1:]}' if hedge and not s.startswith(('There','A ','The')) else s
 
-# %% ../nbs/04_phantom.ipynb #88793d71
+# %% ../nbs/04_phantom.ipynb #a808c0f5
 def positives(t:Truth, rng:np.random.Generator, hedge:float=.02)->dict: # Topic -> sentence; `hedge` in [0,1]
     "One sentence for each of the six that is present"
     out, doubt = {}, lambda: rng.random()<hedge
@@ -474,7 +491,7 @@ def positives(t:Truth, rng:np.random.Generator, hedge:float=.02)->dict: # Topic 
         out['pneumothorax'] = say_one(rng, 'pneumothorax', doubt(), **kw)
     return out
 
-# %% ../nbs/04_phantom.ipynb #a808c0f5
+# %% ../nbs/04_phantom.ipynb #72cbc347
 def write_findings(t:Truth, rng:np.random.Generator)->str:
     "The FINDINGS of one study"
     p, say1 = positives(t, rng), lambda *a,**k: say_one(rng, *a, **k)
@@ -493,7 +510,7 @@ def write_findings(t:Truth, rng:np.random.Generator)->str:
     if rng.random()<.12: s.append(say1('prior'))
     return ' '.join(s)
 
-# %% ../nbs/04_phantom.ipynb #ece40123
+# %% ../nbs/04_phantom.ipynb #5f358658
 def write_impression(t:Truth, rng:np.random.Generator)->str:
     "The IMPRESSION of one study"
     s = list(positives(t, rng, hedge=0).values())
@@ -507,7 +524,7 @@ def write_report(t:Truth, rng:np.random.Generator)->dict: # findings, impression
     pick = lambda xs: xs[rng.integers(len(xs))]
     return dict(findings=write_findings(t, rng), impression=write_impression(t, rng), indication=pick(INDICATIONS), comparison=pick(COMPARISONS))
 
-# %% ../nbs/04_phantom.ipynb #1ca86b93
+# %% ../nbs/04_phantom.ipynb #b742ea6f
 VERSION = 1 # Raise when the same seed would draw something else
 
 def sample_studies(
@@ -523,7 +540,7 @@ def sample_studies(
             out.append(dict(uid=len(out)+1, patient_id=f'P{patient:05d}', seed=int(rng.integers(2**62)), body=body, truth=sample_truth(rng)))
     return out[:n]
 
-# %% ../nbs/04_phantom.ipynb #788939e3
+# %% ../nbs/04_phantom.ipynb #71278ca0
 def _draw_study(o, folder, size):
     "Draw and save the X-rays of one study; return its rows of the three tables"
     t, rng, uid = o['truth'], np.random.default_rng(o['seed']), o['uid']
@@ -538,7 +555,7 @@ def _draw_study(o, folder, size):
     row = dict(uid=uid, MeSH=mesh, Problems=mesh, image=exam, **write_report(t, rng), patient_id=o['patient_id'])
     return row, views, dict(uid=uid, patient_id=o['patient_id'], **asdict(t), **truth_labels(t))
 
-# %% ../nbs/04_phantom.ipynb #32aecc7e
+# %% ../nbs/04_phantom.ipynb #4feba00c
 def make_phantom(
     out, # Folder to write into
     n:int=2400, # Studies
@@ -563,7 +580,7 @@ def make_phantom(
     write_json(out/'phantom.json', made)
     return out
 
-# %% ../nbs/04_phantom.ipynb #71278ca0
+# %% ../nbs/04_phantom.ipynb #4c30fa17
 def _map(fn, items, folder, size, workers):
     "Run `fn` over `items`, in processes when that helps, with a line of progress now and then"
     import time
