@@ -47,7 +47,14 @@ class EvalConfig(Config):
     precision:str = 'auto' # As in `load_model`
     cases:int = 4 # Worst and best cases shown on the page, each
 
-# %% ../nbs/30_eval.ipynb #80ff9740
+    def __post_init__(self):
+        super().__post_init__()
+        if self.uncertain not in POLICIES:
+            raise CXRError(f'`uncertain` is {self.uncertain!r}: choose one of {", ".join(POLICIES)}.')
+        for k,least in dict(num_samples=0, bootstrap=0, batch_size=1, max_new_tokens=0, cases=0).items():
+            if getattr(self, k) < least: raise CXRError(f'`{k}` must be at least {least}, not {getattr(self, k)}.')
+
+# %% ../nbs/30_eval.ipynb #437cacff
 def body(
     text:str, # A report
 )->str: # Its sections without headings, or the text as it is where there are none
@@ -69,7 +76,7 @@ def text_scores(
         res |= {k: float(point[k][0]), f'{k}_lo': float(lo), f'{k}_hi': float(hi), f'{k}_undefined': int(undefined)}
     return res, boot
 
-# %% ../nbs/30_eval.ipynb #8a373e40
+# %% ../nbs/30_eval.ipynb #8f744979
 def plain(
     x, # Numbers in dicts, lists or a `DataFrame` by row
 ): # The same for JSON: undefined is `None`
@@ -96,7 +103,7 @@ def score_system(
         health=health(rows), policies=policies,
                 labels=labels, boot={**{f'f1 {r}': boot[:, i] for i,r in enumerate(ROWS)}, **text_boot})
 
-# %% ../nbs/30_eval.ipynb #1fbe9972
+# %% ../nbs/30_eval.ipynb #607bb035
 def differences(
     scored:dict, # System -> result of `score_system`, the tuned one included
 )->dict: # 'tuned - base' -> 'f1 macro 6' -> `value`, `lo`, `hi`, `undefined`
@@ -107,7 +114,7 @@ def differences(
     def gain(d): return {k: difference(t['boot'][k], d['boot'][k], point(t, k), point(d, k)) for k in keys}
     return {f'tuned - {s}': gain(d) for s,d in scored.items() if s != 'tuned'}
 
-# %% ../nbs/30_eval.ipynb #a487d25c
+# %% ../nbs/30_eval.ipynb #c4fa9060
 def all_gates(
     scored:dict, # System -> result of `score_system`
     diffs:dict, # From `differences`
@@ -128,7 +135,8 @@ def headline(
     c = scored['tuned']['clinical'].loc['macro 6']
     res = dict(metric='macro F1 of the six target pathologies', n=scored['tuned']['n'], value=c.f1, lo=c.f1_lo,
         hi=c.f1_hi, undefined=int(c.undefined))
-    failed, open_ = [[g['title'].lower() for g in gates.values() if g['status'] == s] for s in ('fail', 'not judged')]
+    failed, open_ = [[g['title'][0].lower() + g['title'][1:] for g in gates.values() if g['status'] == s]
+                     for s in ('fail', 'not judged')]
     if math.isnan(c.f1): failed.append('macro F1 is undefined: no target pathology in any reference or report')
     over = f'{6 - res["undefined"]} of the six target pathologies' if res['undefined'] else 'the six target pathologies'
     said = f'Macro F1 {c.f1:.2f} [{c.f1_lo:.2f}, {c.f1_hi:.2f}] over {over}, n={res["n"]}'
@@ -144,7 +152,7 @@ def headline(
             reason=f'Not judged, for want of studies or probes: {"; ".join(open_)}.')
     return res | dict(status='shown', text=f'{said}.', reason='')
 
-# %% ../nbs/30_eval.ipynb #e52910ac
+# %% ../nbs/30_eval.ipynb #f812ec20
 def pick_cases(
     ref_labels:pd.DataFrame, # Labels of the references
     pred_labels:pd.DataFrame, # Labels of the reports
@@ -178,13 +186,13 @@ def _picture(path):
     try: return read_xray(path).image
     except CXRError: return None
 
-# %% ../nbs/30_eval.ipynb #f812ec20
+# %% ../nbs/30_eval.ipynb #72787f12
 def _marks(text, kinds):
     "Where the text speaks of the observations in `kinds`: (start, end, kind); denied ones are marked as such"
     def kind(m): return kinds[m.observation] + ('' if m.value == 1 else ' denied')
     return [(m.start, m.end, kind(m)) for m in explain_report(text) if m.observation in kinds]
 
-# %% ../nbs/30_eval.ipynb #008ed0a3
+# %% ../nbs/30_eval.ipynb #9f385adf
 def model_identity(
     cfg:EvalConfig, # Which adapter and base
 )->dict: # `adapter`, `adapter_hash`, `base`, `base_hash`, `max_new_tokens`
@@ -212,7 +220,7 @@ def meta_of(
     if system == 'shuffled': meta['exchange'] = hash_json([items[j]['id'] for j in other_study(items, units, cfg.seed)])
     return meta
 
-# %% ../nbs/30_eval.ipynb #792215a9
+# %% ../nbs/30_eval.ipynb #320bb330
 def systems_of(
     cfg:EvalConfig, # What to compare
 )->list: # Names in the order of the tables
@@ -249,7 +257,7 @@ def run_system(
     say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
     return rows
 
-# %% ../nbs/30_eval.ipynb #2c5a5de1
+# %% ../nbs/30_eval.ipynb #6da2cc02
 def short(
     path, # A file or folder, or a repository's name
     run=None, # Run folder
@@ -258,7 +266,7 @@ def short(
     p, root = Path(path).absolute(), run_root(run).absolute()
     return str(p.relative_to(root)) if p.is_relative_to(root) else '/'.join(Path(path).parts[-2:])
 
-# %% ../nbs/30_eval.ipynb #79c6289f
+# %% ../nbs/30_eval.ipynb #83d57e07
 def provenance(
     cfg:EvalConfig, # The settings
     path, # Conversations
@@ -281,7 +289,7 @@ def provenance(
         tokenisation=TOKENISATION,
         references='whole, never truncated', versions=versions(), made=now())
 
-# %% ../nbs/30_eval.ipynb #504e5b4a
+# %% ../nbs/30_eval.ipynb #348c9347
 def page_words(
     metrics:dict, # Content of `metrics.json`
 )->dict: # `title`, `subtitle`, `rows`, `notes`
@@ -301,7 +309,7 @@ def page_words(
             literature='Printed by others, on other X-rays, with other labellers. Not comparable with the tables above.',
             provenance='A score belongs to exactly this data, model and reading.'))
 
-# %% ../nbs/30_eval.ipynb #9333348b
+# %% ../nbs/30_eval.ipynb #615066a2
 def tell(
     metrics:dict, # Content of `metrics.json`
 )->str: # Lines for a terminal
@@ -323,7 +331,7 @@ def tell(
     lines += ['', *[f'{k:41}' + '  '.join(iv(s[o]['text'], k) for o in names) for k in words]]
     return '\n'.join(lines + ['', NOTICE])
 
-# %% ../nbs/30_eval.ipynb #3ad7e652
+# %% ../nbs/30_eval.ipynb #374b2db9
 def evaluate(
     cfg:EvalConfig=None, # Settings
     model=None, # A `CXRModel` already loaded; otherwise it is loaded when a report is missing
@@ -372,7 +380,7 @@ def cases_of(items, rows, ref_labels, pred_labels, k):
     chosen = pick_cases(ref_labels, pred_labels, k)
     return [make_case(items[i], rows[i], ref[i], pred[i], kind) for kind,which in chosen.items() for i in which]
 
-# %% ../nbs/30_eval.ipynb #badfe8ad
+# %% ../nbs/30_eval.ipynb #2b1494b1
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # Exit code

@@ -29,7 +29,6 @@ def read_items(
     if twice:
         raise CXRError(f'{path} has {len(twice)} ids more than once, such as "{twice[0]}": '
             'give every study its own id.')
-    if num < 0: raise CXRError(f'`num_samples` is {num}: give a number of studies, or 0 for all.')
     if num and num < len(items):
         keep = set(sorted((o['id'] for o in items), key=lambda k: study_order(seed, k))[:num])
         items = [o for o in items if o['id'] in keep]
