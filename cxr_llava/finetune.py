@@ -408,7 +408,7 @@ class Clock:
         eta = (now - self.t0)/max(done, 1)*(state.max_steps - state.global_step)
         self.log.write(json.dumps(dict(step=state.global_step, epoch=round(state.epoch or 0, 4), **row, seconds=round(now - self.t0, 2))) + '\n')
         self.log.flush()
-        if 'eval_loss' in row: say(f'  after epoch {state.epoch:.0f}: validation loss {row["eval_loss"]:.3f}')
+        if 'eval_loss' in row: say(f'  after epoch {state.epoch:.2g}: validation loss {row["eval_loss"]:.3f}')
         elif now - self.told > min(60, max(8, eta/10)) or state.global_step in (self.first + 1, state.max_steps):
             self.told = now
             say(f'  step {state.global_step}/{state.max_steps}, loss {row["loss"]:.3f}, {spell(eta)} left')
@@ -609,7 +609,7 @@ def train(
     cfg:FinetuneConfig, # Settings, final
 )->Path: # The adapter folder
     "One training process, from base to adapter"
-    from transformers import set_seed
+    with quiet(): from transformers import set_seed
     started, (rank, n), paths, rejects = time.time(), world(), run_paths(cfg), Rejects()
     tell = say if rank == 0 else (lambda *a: None)
     train_file, val_file = data_paths(cfg)
@@ -640,7 +640,7 @@ def train(
 # %% ../nbs/20_finetune.ipynb #8f755b7d
 def fit(cfg, model, collate, rows, val, paths, clock, tell)->int: # Steps done
     "Run the Trainer, from the newest checkpoint if there is one"
-    from transformers import PrinterCallback, Trainer
+    with quiet(): from transformers import PrinterCallback, Trainer
     cuda, workers = 'cuda' in model.cxr['device'], 2 if collate.store.mode == 'files' else 0
     if clock.rank == 0: shutil.rmtree(paths['checkpoints']/'.writing', ignore_errors=True)
     args = trainer_args(cfg, paths, len(rows), model.cxr['precision'], cuda, workers, bool(val))
@@ -724,7 +724,8 @@ def launch(
     paths = run_paths(cfg)
     conf = write_json(paths['root']/'.finetune_config.json', {k: v for k,v in cfg.to_dict().items() if k in cfg._given | {'base'}} | dict(processes=n))
     cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(n), '-m', 'cxr_llava.finetune', '--config', str(conf)]
-    env = dict(os.environ, PYTHONUNBUFFERED='1', TOKENIZERS_PARALLELISM='false', **({'HF_TOKEN': cfg.hf_token} if cfg.hf_token else {}))
+    lib = os.pathsep.join(o for o in (str(Path(inspect.getfile(CXRError)).parents[1]), os.environ.get('PYTHONPATH')) if o)
+    env = dict(os.environ, PYTHONPATH=lib, PYTHONUNBUFFERED='1', TOKENIZERS_PARALLELISM='false', **({'HF_TOKEN': cfg.hf_token} if cfg.hf_token else {}))
     try: code, tail = _stream(cmd, env)
     finally: conf.unlink(missing_ok=True)
     told = [l for l in tail if 'error: ' in l]
@@ -756,7 +757,7 @@ def finetune(
     if name == 'tiny':
         cfg = for_tiny(cfg)
         change = [f'{k} {getattr(given, k):g} -> {v:g}' if isinstance(v, float) else f'{k} {getattr(given, k)} -> {v}' for k,v in TINY.items() if getattr(given, k) != getattr(cfg, k)]
-        if change and world()[0] == 0: say(f'tiny model: {", ".join(change)} (set any of them to keep it)')
+        if change and world()[1] == 1: say(f'tiny model: {", ".join(change)} (set any of them to keep it)')
     n = cfg.processes or gpu_count(cfg.device) or 1
     split_batch(cfg.effective_batch, cfg.batch, n)
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
