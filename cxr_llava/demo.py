@@ -355,12 +355,13 @@ def serve(
     cfg:DemoConfig, # Settings
 ):
     "Start Voila on the panel and stay until Ctrl-C. Raises `CXRError` when something is missing"
-    import subprocess, tempfile
+    import signal, subprocess, tempfile
     from importlib.util import find_spec
     need = [o for o in ('voila', 'ipykernel') if not find_spec(o)]
-    if need: raise CXRError(f'The web page needs {" and ".join(need)}: pip install "cxr_llava[web]" {" ".join(need)}')
+    if need: raise CXRError(f'The web page needs {" and ".join(need)}: pip install "cxr_llava[web]"')
     if cfg.local_model: read_adapter(adapter_folder(cfg.local_model))
     if cfg.folder: list_folder(cfg.folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # so that Voila ends with us
     with tempfile.TemporaryDirectory() as d:
         nb = Path(d)/'panel.ipynb'
         nb.write_text(json.dumps(demo_notebook(cfg)), encoding='utf-8')
