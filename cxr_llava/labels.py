@@ -117,7 +117,7 @@ FINDINGS['Support Devices'] = '''tube; catheter; line; picc; pacemaker; pacer; g
 
 # %% ../nbs/31_labels.ipynb #de3a7fce
 WEAK = {'Edema': '''lung? vascular congestion; lung congestion; vascular prominent; prominent lung? vascular; lung vascular prominent;
-    indistinct; vascular indistinct|engorged|redistribution; engorged; engorged lung? vascular; volume|fluid overload; kerley; kerley a|b? line;
+    indistinct; lung? vascular indistinct|redistribution; volume|fluid overload; kerley; kerley a|b? line;
     vascular plethora'''}
 PAIRS = {'hydropneumothorax; hemopneumothorax': ('Pneumothorax', 'Pleural Effusion'),
          'nodular opacity|infiltrate; nodular airspace opacity; cavity opacity': ('Lung Lesion', 'Lung Opacity')}
@@ -206,7 +206,7 @@ _VARIANTS, _BEGINNINGS = _families(SYNONYMS), _families(FAMILIES)
 def _one_form(w):
     "The word a listed variant or a known beginning stands for"
     if w in _VARIANTS: return _VARIANTS[w]
-    for n in range(len(w), 3, -1):
+    for n in range(min(len(w), 20), 3, -1):
         if w[:n] in _BEGINNINGS: return _BEGINNINGS[w[:n]]
     return w
 
@@ -267,7 +267,7 @@ def lemma(
     return near[0] if near else word
 
 # %% ../nbs/31_labels.ipynb #88f7ded9
-_TOKEN = re.compile(r"and/or|[whsr]/[op]\b|[a-z]+(?:'[a-z]+)?|_+|(?<=[a-z])/(?=[a-z])|[,();:?&]", re.I)
+_TOKEN = re.compile(r"and/or|[whsr]/[op]\b|[a-z]+(?:'[a-z]+)?|_+|(?<=[a-z])/(?=[a-z])|[,();:?&]")
 
 def _items(words):
     "The longest phrases found in `words`: (kind, value, first word, last word + 1)"
@@ -515,7 +515,7 @@ def _state(self, k, value, i, j):
 _Reader._state_value, _Reader._state = _state_value, _state
 
 # %% ../nbs/31_labels.ipynb #f0196a39
-_END = re.compile(r'(?<!\b[Vv]s)(?<!\b[Dd]r)(?:(?<!\d)\.|\.(?!\d))|!|\n\s*\n|\n(?=\s*(?:[-*•]|\d+[.)]|[A-Z][a-z]))')
+_END = re.compile(r'\.(?:(?<!\d\.)|(?!\d))(?<!\b[Vv]s\.)(?<!\b[Dd]r\.)|!|\n(?=\s*(?:\n|[-*•]|\d+[.)]|[A-Z][a-z]))')
 LEFT_OUT = '''indications? | (?:clinical |patient |relevant )?(?:history|information|indications?|details|statement|question) | reason for.{0,30}
     | comparisons? | technique | exam(?:ination)?s?(?: type)? | procedure | study | views? | notifications? | order'''
 KEPT = 'findings? | impressions? | conclusions? | report | final report | opinion | summary | interpretation | addendum | recommendations?'
@@ -537,26 +537,27 @@ def _sections(text):
     return out + [(start, len(text))]
 
 # %% ../nbs/31_labels.ipynb #d666615b
+def _lower(s):
+    "Lower case, every character kept in its place"
+    low = s.lower()
+    return low if len(low)==len(s) else ''.join(c.lower() if len(c.lower())==1 else c for c in s)
+
 @lru_cache(maxsize=100_000)
 def _read_sentence(sentence):
-    "(observations, value, start, end, cue start, cue end, weak) of every mention in one sentence, by character"
-    words, spans = [], []
-    for m in _TOKEN.finditer(sentence):
-        w = lemma(m[0].lower())
-        if w: words.append(w); spans.append(m.span())
-    out = []
-    for obs,v,i,j,cue,weak in _Reader(words, _items(words)).read():
-        c = (spans[cue[0]][0], spans[cue[1]-1][1]) if cue else (None, None)
-        out.append((obs, v, spans[i][0], spans[j-1][1], *c, weak))
-    return tuple(out)
+    "(observations, value, first word, last word + 1, cue, weak, the words themselves) of every mention in one sentence"
+    words = [w for w in map(lemma, _TOKEN.findall(_lower(sentence))) if w]
+    items = _items(words)
+    if not any(x[0] in ('finding', 'structure') for x in items): return ()
+    return tuple((*m, words[m[2]:m[3]]) for m in _Reader(words, items).read())
 
 def _mentions(text):
-    "The mentions of a whole report, with the character where their sentence starts"
+    "Where each sentence of a report starts and ends, and its mentions"
     for a,b in _sections(text):
         for m in _END.finditer(text, a, b):
-            if m.start()-a>2: yield from ((a, x) for x in _read_sentence(text[a:m.start()]))
-            a = m.end()
-        if b-a>2: yield from ((a, x) for x in _read_sentence(text[a:b]))
+            e = m.start()
+            if e-a>2 and (found := _read_sentence(text[a:e])): yield a, e, found
+            a = e+1
+        if b-a>2 and (found := _read_sentence(text[a:b])): yield a, b, found
 
 # %% ../nbs/31_labels.ipynb #91c59d45
 _RANK = {(1, 0): 4, (1, 1): 4, (-1, 0): 3, (0, 0): 2, (0, 1): 2, (-1, 1): 1}   # By value and whether the words only suggest
@@ -567,15 +568,13 @@ def label_report(
     "The 14 CheXpert observations of a report"
     out, rank, other = dict.fromkeys(OBSERVATIONS), dict.fromkeys(OBSERVATIONS, 0), False
     if not isinstance(text, str): text = _as_text(text)
-    for at,(obs,v,a,b,_,_,weak) in _mentions(text):
+    for obs,v,_,_,_,weak,words in (m for _,_,found in _mentions(text) for m in found):
         for o in obs:
             if o is None: other = other or v!=0
             elif _RANK[v, weak]>rank[o]: out[o], rank[o] = v, _RANK[v, weak]
-        if obs==('Edema',) and v and out['Cardiomegaly'] is None and _FAILURE.search(text, at+a, at+b): out['Cardiomegaly'] = -1
+        if v and obs==('Edema',) and words[-1] in ('failure', 'chf') and not rank['Cardiomegaly']: out['Cardiomegaly'] = -1
     if not other and not any(out[o] for o in OBSERVATIONS[1:-1]) and re.search('[A-Za-z]', text): out['No Finding'] = 1
     return out
-
-_FAILURE = re.compile('failure|chf', re.I)
 
 def _as_text(x):
     "Text of what is not a string: nothing for None and NaN, an error for the rest"
@@ -606,9 +605,14 @@ def explain_report(
 )->Mentions: # One `Mention` per observation and place
     "Where in `text` each observation is asserted, denied or doubted, and by which words"
     out = Mentions()
-    for at,(obs,v,a,b,c,d,_) in _mentions(text if isinstance(text, str) else _as_text(text)):
-        cue = '' if c is None else text[at+c:at+d]
-        out += [Mention(o, v, at+a, at+b, text[at+a:at+b], cue) for o in obs if o]
+    if not isinstance(text, str): text = _as_text(text)
+    for at,end,found in _mentions(text):
+        spans = [m.span() for m in _TOKEN.finditer(_lower(text[at:end])) if lemma(m[0])]
+        place = lambda i, j: (at+spans[i][0], at+spans[j-1][1])
+        for obs,v,i,j,cue,_,_ in found:
+            a, b = place(i, j)
+            because = text[slice(*place(*cue))] if cue else ''
+            out += [Mention(o, v, a, b, text[a:b], because) for o in obs if o]
     return out
 
 # %% ../nbs/31_labels.ipynb #204654f8
@@ -622,7 +626,7 @@ def label_reports(
     rows = [label_report(t) for t in texts]
     return pd.DataFrame(rows, columns=OBSERVATIONS, index=index if isinstance(index, pd.Index) else None).astype('Int8')
 
-# %% ../nbs/31_labels.ipynb #30ce5659
+# %% ../nbs/31_labels.ipynb #55ba3343
 @dataclass
 class LabelConfig(Config):
     "Label the reports of a CSV or JSON lines file"
@@ -646,7 +650,7 @@ def _texts(df, col, path):
     if len(df.columns)==1: return df.iloc[:, 0]
     raise CXRError(f'Which column of {Path(path).name} holds the reports? Say --text_col NAME; it has {", ".join(map(str, df.columns))}.')
 
-# %% ../nbs/31_labels.ipynb #d4bacfb7
+# %% ../nbs/31_labels.ipynb #a9561b8a
 def _read_table(path):
     "A CSV or JSON lines file as a DataFrame of what stands there"
     import pandas as pd
@@ -660,7 +664,7 @@ def _read_table(path):
     try: return pd.read_csv(path, sep='\t' if path.suffix.lower()=='.tsv' else ',', dtype=str, keep_default_na=False)
     except (ValueError, OSError) as e: raise CXRError(f'Cannot read {path}: {str(e).splitlines()[0]}.') from e
 
-# %% ../nbs/31_labels.ipynb #4ccc2885
+# %% ../nbs/31_labels.ipynb #bce0ddc4
 def label_file(
     path, # CSV, TSV or JSON lines file with one report per row
     cfg:LabelConfig=None, # Which columns, and where to write
@@ -679,7 +683,7 @@ def label_file(
     say(f'{len(df)} reports labelled by {LABELLER}; present: {seen}\nwrote {out}')
     return out
 
-# %% ../nbs/31_labels.ipynb #c87ac45c
+# %% ../nbs/31_labels.ipynb #f7e7d7b5
 def main(
     argv:list=None, # Command-line arguments
 ):
