@@ -216,7 +216,8 @@ def _row(st, used, facts):
         impression=st.impression, report=st.report, flags=flags, **prints)
 
 # %% ../nbs/00_data.ipynb #2a239b89
-NEAR_BITS, NEAR_DETAIL = 4, .965 # Bits of the hash that may differ; correlation of fine detail from which two X-rays are one
+NEAR_BITS = 4 # Bits of the hash that may differ
+NEAR_DETAIL = dict(frontal=.93, lateral=.975) # Correlation of fine detail from which two X-rays are one; laterals have less detail
 
 def _near_candidates(a, b):
     "Pairs (i<j) of 64-bit hashes, a[i] near b[j], at most `NEAR_BITS` apart"
@@ -242,9 +243,10 @@ def detail(
 def _xray_table(df):
     "One row per X-ray: study position, key of its patient, path, fingerprints"
     cols = [c for c in ('image_sha', 'image_mirror', 'image_phash', 'image_mirror_phash') if c in df]
-    rows = [(i, who, str(p)) + tuple(v[k] for v in prints)
-            for i,(who,paths,*prints) in enumerate(zip(_who(df), df['images'], *(df[c] for c in cols))) for k,p in enumerate(paths)]
-    return pd.DataFrame(rows, columns=['study', 'who', 'path'] + [c[6:] for c in cols])
+    views = df['views'] if 'views' in df else [['unknown']*len(o) for o in df['images']]
+    rows = [(i, who, str(p), view[k] == 'lateral') + tuple(v[k] for v in prints)
+            for i,(who,paths,view,*prints) in enumerate(zip(_who(df), df['images'], views, *(df[c] for c in cols))) for k,p in enumerate(paths)]
+    return pd.DataFrame(rows, columns=['study', 'who', 'path', 'lateral'] + [c[6:] for c in cols])
 
 def _who(df):
     "Patient of each study, or the study itself"
@@ -264,7 +266,8 @@ def _near_pairs(x, root):
         for i,j in _near_candidates(x.phash, x[col]):
             if x.who[i] == x.who[j] or x.sha[i] == x.sha[j]: continue
             a, b = sharp(i, False), sharp(j, kind == 'mirrored')
-            if a is not None and b is not None and a @ b >= NEAR_DETAIL: res.append((int(x.study[i]), int(x.study[j]), kind))
+            enough = NEAR_DETAIL['lateral' if x.lateral[i] and x.lateral[j] else 'frontal']
+            if a is not None and b is not None and a @ b >= enough: res.append((int(x.study[i]), int(x.study[j]), kind))
     return res
 
 # %% ../nbs/00_data.ipynb #768bcf96
