@@ -19,11 +19,11 @@ from .labels import LABELLER, OBSERVATIONS, TARGETS, explain_report, label_repor
 from .prompts import parse_answer
 from .text_metrics import TOKENISATION, combine_stats, pair_stats
 from .scores import (LITERATURE, POLICIES, ROWS, check_literature, clinical_resamples, clinical_scores,
-    difference, interval, label_matrix, outcomes, resample_weights)
+    difference, interval, label_matrix, macro_difference, outcomes, resample_weights)
 from .systems import (CONSTANT, check_rows, inputs_of, now, other_study, patients_of, predict, read_items,
     split_hash, stored_rows, study_order)
 from .gates import health, image_gate, text_gates
-from .page import NOTICE, TITLES, report_page
+from .page import NOTICE, TITLES, num, report_page, span
 
 # %% ../nbs/30_eval.ipynb #b16d05b2
 _all_ = ['clinical_scores', 'resample_weights'] # part of this module's public names, made in `34_scores`
@@ -109,9 +109,13 @@ def differences(
 )->dict: # 'tuned - base' -> 'f1 macro 6' -> `value`, `lo`, `hi`, `undefined`
     "Paired differences of the tuned model to every other system"
     def point(d, k): return d['clinical'].f1[k[3:]] if k.startswith('f1 ') else d['text'][k]
-    keys = [f'f1 {r}' for r in (*TARGETS, 'macro 6', 'micro 6')] + ['bleu4', 'rougeL']
+    keys = [f'f1 {r}' for r in (*TARGETS, 'micro 6')] + ['bleu4', 'rougeL']
     t = scored['tuned']
-    def gain(d): return {k: difference(t['boot'][k], d['boot'][k], point(t, k), point(d, k)) for k in keys}
+    def six(d): return np.stack([d['boot'][f'f1 {o}'] for o in TARGETS], 1), d['clinical'].f1[TARGETS].to_numpy()
+    def gain(d):
+        (a,pa), (b,pb) = six(t), six(d)
+        res = {k: difference(t['boot'][k], d['boot'][k], point(t, k), point(d, k)) for k in keys}
+        return res | {'f1 macro 6': macro_difference(a, b, pa, pb)}
     return {f'tuned - {s}': gain(d) for s,d in scored.items() if s != 'tuned'}
 
 # %% ../nbs/30_eval.ipynb #c4fa9060
@@ -139,11 +143,13 @@ def headline(
                      for s in ('fail', 'not judged')]
     if math.isnan(c.f1): failed.append('macro F1 is undefined: no target pathology in any reference or report')
     over = f'{6 - res["undefined"]} of the six target pathologies' if res['undefined'] else 'the six target pathologies'
-    said = f'Macro F1 {c.f1:.2f} [{c.f1_lo:.2f}, {c.f1_hi:.2f}] over {over}, n={res["n"]}'
+    said = ' '.join(f'Macro F1 {num(c.f1)} {span(c.f1_lo, c.f1_hi)} over {over}, n={res["n"]}'.split())
     for s,d in diffs.items():
         gain = d['f1 macro 6']
         if s == 'tuned - base':
-            said += f'; untuned base {c.f1 - gain["value"]:.2f}, gain {gain["value"]:.2f} [{gain["lo"]:.2f}, {gain["hi"]:.2f}]'
+            base = scored['base']['clinical'].f1['macro 6']
+            said += f'; untuned base {num(base)}, gain {num(gain["value"])} {span(gain["lo"], gain["hi"])}'.rstrip()
+            said += f' over the {gain["over"]} that both have'*(gain['over'] < 6)
     if failed:
         return res | dict(status='withheld', text='No headline: a health check failed.',
             reason=f'Failed: {"; ".join(failed)}.')
@@ -245,7 +251,7 @@ def run_system(
     "Reports of one system, from disk as far as they are there"
     path = Path(folder)/f'{system}.jsonl'
     rows = stored_rows(path, meta)
-    if len(rows) == len(items): return check_rows(rows, items, path.name)
+    if len(rows) == len(items): return check_rows(rows, items, path.name, empty=system != 'tuned')
     if system == 'constant':
         write_json(path.with_suffix('.meta.json'), meta | dict(made=now(), versions=versions()))
         write_jsonl(path, [dict(id=o['id'], text=CONSTANT, stopped=True, reference=o['reference']) for o in items])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['POLICIES', 'METRICS', 'FIVE', 'GROUPS', 'ROWS', 'LITERATURE', 'label_matrix', 'outcomes', 'rates', 'all_rates',
-           'resample_weights', 'interval', 'clinical_resamples', 'clinical_scores', 'difference', 'f1_bound',
-           'check_literature']
+           'resample_weights', 'interval', 'clinical_resamples', 'clinical_scores', 'difference', 'macro_difference',
+           'f1_bound', 'check_literature']
 
 # %% ../nbs/34_scores.ipynb #32e43edd
 import warnings
@@ -160,14 +160,27 @@ def difference(
     lo,hi,undefined = interval(np.asarray(a, float) - np.asarray(b, float))
     return dict(value=float(point_a - point_b), lo=float(lo), hi=float(hi), undefined=int(undefined))
 
-# %% ../nbs/34_scores.ipynb #7c793cc5
+# %% ../nbs/34_scores.ipynb #74112694
+def macro_difference(
+    a:np.ndarray, # Resampled values of one system, shape (times, observations)
+    b:np.ndarray, # Of the other, from the same weights
+    point_a:np.ndarray, # Values on the whole test set, shape (observations,)
+    point_b:np.ndarray, # The same for the other
+)->dict: # `value`, `lo`, `hi`, `undefined`, and `over`: how many observations both have
+    "Paired difference of macro averages over the observations defined for both"
+    d = np.asarray(point_a, float) - np.asarray(point_b, float)
+    both = ~np.isnan(d)
+    lo,hi,undefined = interval(_mean_defined((np.asarray(a) - np.asarray(b))[:, both]))
+    return dict(value=float(_mean_defined(d)), lo=float(lo), hi=float(hi), undefined=int(undefined), over=int(both.sum()))
+
+# %% ../nbs/34_scores.ipynb #8623cded
 def f1_bound(
     accuracy, # Accuracy a, in [0,1]
 ): # Highest F1 that any confusion table with this accuracy can have
     "2a/(1+a)"
     return 2*accuracy/(1 + accuracy)
 
-# %% ../nbs/34_scores.ipynb #8623cded
+# %% ../nbs/34_scores.ipynb #2c663e01
 LITERATURE = dict(
     title='Course project table',
     source='README of github.com/Mohit-3111/llava-radiology-finetuned (Tiwari, Bagadiya, Pandit; February 2026)',
@@ -186,7 +199,7 @@ LITERATURE = dict(
         'Several of its own comparisons were made on rows of the training file.',
         'No number of studies, split or interval is given.'])
 
-# %% ../nbs/34_scores.ipynb #31078afd
+# %% ../nbs/34_scores.ipynb #c3f863ee
 def check_literature(
     lit:dict=LITERATURE, # A table in the form of `LITERATURE`
     half:float=.005, # Half of the last printed digit

@@ -148,6 +148,7 @@ def check_rows(
     rows:list, # Predictions: `id`, `text`, `reference`
     items:list, # From `read_items`
     name:str='predictions', # File, for the message
+    empty:bool=False, # All of them may be empty, as those of an untuned base
 )->list: # Rows in the order of `items`
     "Predictions of exactly these studies. Raises `CXRError` on missing, extra or repeated ids and other references"
     if not rows: raise CXRError(f'{name} holds no predictions: delete it and run `cxr_eval` again.')
@@ -163,7 +164,7 @@ def check_rows(
             raise CXRError(f'{name} and the {len(items)} studies do not match: {len(bad)} {what} ids, such as '
                 f'"{bad[0]}"; delete it and run `cxr_eval` again.')
     byid = {o['id']: o for o in rows}
-    if not any(o['text'].strip() for o in rows):
+    if not empty and not any(o['text'].strip() for o in rows):
         raise CXRError(f'All {len(rows)} reports in {name} are empty: check the model before scoring it.')
     other = [k for k,o in byid.items() if o.get('reference', want[k]['reference']) != want[k]['reference']]
     if other:
@@ -201,7 +202,7 @@ def predict(
         append_rows(path, new)
         rows += new
         if time.time() - start > 20: start = say(f'{path.stem}: {len(rows)} of {len(items)}') or time.time()
-    return check_rows(rows, items, path.name)
+    return check_rows(rows, items, path.name, empty=path.stem != 'tuned')
 
 def _answers(model, part, limit):
     "Reports for [((question, name), (pictures, studies))]"
