@@ -752,8 +752,8 @@ def finetune(
     "The finetune stage: conversations in, adapter out. Raises `CXRError`"
     cfg = cfg or FinetuneConfig()
     if cfg.hf_token: os.environ['HF_TOKEN'] = cfg.hf_token
-    name = base_name(cfg.base)
-    given, cfg = cfg, cfg.but(base=name)
+    cfg = cfg.but(data=str(data_paths(cfg)[0]), base=base_name(cfg.base))
+    given, name = cfg, cfg.base
     if name == 'tiny':
         cfg = for_tiny(cfg)
         change = [f'{k} {getattr(given, k):g} -> {v:g}' if isinstance(v, float) else f'{k} {getattr(given, k)} -> {v}' for k,v in TINY.items() if getattr(given, k) != getattr(cfg, k)]
@@ -761,7 +761,7 @@ def finetune(
     n = cfg.processes or gpu_count(cfg.device) or 1
     split_batch(cfg.effective_batch, cfg.batch, n)
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
-    if n > 1 and world()[1] == 1: return launch(given.but(base=name), n)
+    if n > 1 and world()[1] == 1: return launch(given, n)
     return train(cfg)
 
 def gpu_count(
