@@ -253,8 +253,9 @@ def head_html(
 )->str: # HTML
     "Title, model and notice"
     tiny = ' The tiny demonstration model knows phantoms, not patients: its reports of real X-rays mean nothing.' if info.get('base') == 'tiny' else ''
+    bare = '' if info.get('adapter_hash') else ' No adapter is loaded: the untuned base answers.'
     return (f'<div class="cxr-head"><b>Chest X-ray report</b><span class="cxr-soft">{esc(made_by(info))}</span></div>'
-            f'<div class="cxr-notice" role="note">{NOTICE}{tiny}</div>')
+            f'<div class="cxr-notice" role="note">{NOTICE}{tiny}{bare}</div>')
 
 # %% ../nbs/41_panel.ipynb #61bafbb7
 _HALF = re.compile(r'\n+\s*\**(?:I|IM|IMP|IMPR|IMPRE|IMPRES|IMPRESS|IMPRESSI|IMPRESSIO|IMPRESSION)?:?$')

@@ -178,4 +178,4 @@ def test_command(folder, monkeypatch, capsys):
     assert e.value.code == 2 and 'pip install' in capsys.readouterr().err
     src = demo_notebook(DemoConfig(folder=str(folder), local_model="it's"))['cells'][0]['source']
     compile(src, 'panel', 'exec')
-    assert 'browse=False' in src and str(folder) in src
+    assert 'web_panel(' in src and str(folder) in src
