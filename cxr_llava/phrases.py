@@ -36,8 +36,8 @@ nodular: nodular micronodular | cardiomediastinum: cardiomediastinal
 silhouette: silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs | or: / and/or
 is: are was were be been being | appear: appears appeared seem seems | remain: remains remained remaining
 has: have had having | resolved: resolves cleared disappeared gone vanished | suspected: suspect suspects
-seen: visualized visualised identified demonstrated evident noted appreciated detected apparent observed present found shown
-seen: visible discernible recognized displayed depicted delineated perceived visualize identify detect appreciate
+seen: visualized visualised identified demonstrated evident noted appreciated detected apparent observed present found
+seen: shown visible discernible recognized displayed depicted delineated perceived visualize identify detect appreciate
 evaluated: assessed evaluate assess characterized imaged judge judged determine determined gauge
 considered: consider considering consideration considerations | question: questioned questioning query
 favored: favor favors favour favours favoured favoring | small: tiny trace trivial
@@ -224,7 +224,10 @@ CUES = {
     may is a|another? considered|possibility|concerning; may is? seen; difficult|hard to excluded; is? less likely;
     is not excluded; is in question; is|remain in the? differential; possible seen; if any; not is excluded;
     may coexist''',
-'setting': 'in the? appropriate|right|correct|proper|given clinical? setting|context',
+'setting': 'in the? appropriate|right|correct|proper|given clinical? setting|context'}
+
+# %% ../nbs/06_phrases.ipynb #d74fbb7a
+CUES |= {
 'break': '''
     but; however; although; though; except; except for; aside from; other than; apart from; while; whereas; yet;
     despite; nonetheless; nevertheless; in spite of; besides; save for''',
@@ -244,7 +247,7 @@ CUES = {
 
 PUNCTUATION = {',':'comma', '(':'comma', ')':'comma', ';':'break', ':':'break', '?':'doubt'}
 
-# %% ../nbs/06_phrases.ipynb #15d64dde
+# %% ../nbs/06_phrases.ipynb #eb821607
 _VARIANTS, _BEGINNINGS = _families(SYNONYMS), _families(FAMILIES)
 
 def _one_form(w):
@@ -265,7 +268,7 @@ def _rows():
     yield OTHER, 'finding', ((None,), False)
     yield NOTHING, 'nothing', None
 
-# %% ../nbs/06_phrases.ipynb #4095b909
+# %% ../nbs/06_phrases.ipynb #5ad75665
 def _plant(rows):
     "The tree of all phrases: word -> subtree, `None` -> (kind, value)"
     tree = {}
@@ -283,7 +286,7 @@ def _words_of(tree): return {w for w in tree if w}.union(*(_words_of(t) for w,t 
 _TREE = _plant(_rows())
 _VOCABULARY = _words_of(_TREE)
 
-# %% ../nbs/06_phrases.ipynb #5ad75665
+# %% ../nbs/06_phrases.ipynb #7d6ed31c
 def _one_letter_off(a, b):
     "Is `a` one deletion, insertion, substitution or swap away from `b`?"
     n = len(os.path.commonprefix([a, b]))
@@ -310,7 +313,7 @@ def lemma(
             if abs(len(w)-len(end))<2 and _one_letter_off(end, w)]
     return near[0] if near else word
 
-# %% ../nbs/06_phrases.ipynb #be5836d6
+# %% ../nbs/06_phrases.ipynb #24fe2ce5
 TOKEN = re.compile(r"and/or|[whsr]/[op]\b|[a-z]+(?:'[a-z]+)?|_+|(?<=[a-z])/(?=[a-z])|[,();:?&]")
 
 def find_phrases(
