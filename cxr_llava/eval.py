@@ -20,8 +20,8 @@ from .prompts import parse_answer
 from .text_metrics import TOKENISATION, combine_stats, pair_stats
 from .scores import (LITERATURE, POLICIES, ROWS, check_literature, clinical_resamples, clinical_scores,
     difference, interval, label_matrix, macro_difference, outcomes, resample_weights)
-from .systems import (CONSTANT, check_rows, inputs_of, now, other_study, patients_of, predict, read_items,
-    split_hash, stored_rows, study_order)
+from .systems import (CONSTANT, check_rows, inputs_of, manifest_of, now, other_study, patients_of, predict,
+    read_items, source_of, split_hash, stored_rows, study_order)
 from .gates import health, image_gate, text_gates
 from .page import NOTICE, TITLES, num, report_page, span
 
@@ -134,6 +134,7 @@ def headline(
     scored:dict, # System -> result of `score_system`
     gates:dict, # From `all_gates`
     diffs:dict, # From `differences`
+    source:str='', # From `source_of`; phantoms are named as such
 )->dict: # `status`, `text`, `reason`, and the numbers
     "The sentence to quote, or why there is none"
     c = scored['tuned']['clinical'].loc['macro 6']
@@ -142,8 +143,9 @@ def headline(
     failed, open_ = [[g['title'][0].lower() + g['title'][1:] for g in gates.values() if g['status'] == s]
                      for s in ('fail', 'not judged')]
     if math.isnan(c.f1): failed.append('macro F1 is undefined: no target pathology in any reference or report')
+    kind = ' phantoms' if source == 'phantom' else ''
     over = f'{6 - res["undefined"]} of the six target pathologies' if res['undefined'] else 'the six target pathologies'
-    said = ' '.join(f'Macro F1 {num(c.f1)} {span(c.f1_lo, c.f1_hi)} over {over}, n={res["n"]}'.split())
+    said = ' '.join(f'Macro F1 {num(c.f1)} {span(c.f1_lo, c.f1_hi)} over {over}, n={res["n"]}{kind}'.split())
     for s,d in diffs.items():
         gain = d['f1 macro 6']
         if s == 'tuned - base':
@@ -281,13 +283,16 @@ def provenance(
     known:bool, # Units are patients
     who:dict, # From `model_identity`
     rejects:Rejects, # Records that could not be used
+    source:str='', # From `source_of`
 )->dict: # Ready for JSON
     "Where the numbers come from"
     unit = 'patients' if known else 'studies (patients not known)'
-    return dict(data=short(path, cfg.run), split_hash=split_hash(items), n=len(items), units=f'{len(set(units))} {unit}',
+    return dict(data=short(path, cfg.run), source=source, split_hash=split_hash(items), n=len(items),
+        units=f'{len(set(units))} {unit}',
         sample=f'{cfg.num_samples} drawn with seed {cfg.seed}' if cfg.num_samples else 'all',
         left_out=rejects.summary(),
-        model=dict(adapter=short(who.get('adapter', ''), cfg.run), **{k: who.get(k) for k in ('adapter_hash', 'base', 'base_hash')}),
+        model=dict(adapter=short(who.get('adapter', ''), cfg.run),
+            **{k: who.get(k) for k in ('adapter_hash', 'base', 'base_hash')}),
         decoding=dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision=cfg.precision,
         batch_size=cfg.batch_size),
         labeller=LABELLER, uncertain=f'as {cfg.uncertain}' if cfg.uncertain != 'definite' else 'definite pairs only',
@@ -302,8 +307,9 @@ def page_words(
     "Titles and notes of the page"
     p = metrics['provenance']
     read = f'n={p["n"]} studies, {p["units"]}. Labels by {p["labeller"]}, uncertain {p["uncertain"]}. A dash is undefined.'
-    return dict(title=f'Chest X-ray reports: {p["n"]} test studies', 
-        subtitle=f'{p["model"].get("base")} with adapter {p["model"].get("adapter_hash")}, {p["made"][:10]}',
+    what = 'phantom X-rays, drawn by this package: they say nothing about patients' if p.get('source') == 'phantom' else p.get('source')
+    by = f'{p["model"].get("base")} with adapter {p["model"].get("adapter_hash")}, {p["made"][:10]}'
+    return dict(title=f'Chest X-ray reports: {p["n"]} test studies', subtitle=f'{by}; {what}' if what else by,
         rows=dict(six=list(TARGETS), fourteen=list(OBSERVATIONS) + ['macro 14', 'micro 14', 'macro 5', 'micro 5']),
         notes=dict(six=read, gates='Checked before any score. A failed check withholds the headline.',
             systems='The same model shown another patient\'s X-ray, or a grey picture, must lose most of its score.',
@@ -346,7 +352,8 @@ def evaluate(
     cfg, run, rejects = cfg or EvalConfig(), run_root((cfg or EvalConfig()).run), Rejects()
     path = cfg.data_path or find_artifact('test.json', cfg.run, needed_by='the evaluation')
     items = read_items(path, cfg.num_samples, cfg.seed, cfg.image_root, rejects)
-    units, known = patients_of(items, path, cfg.run)
+    manifest = manifest_of(path, cfg.run)
+    units, known = patients_of(items, manifest)
     limit = cfg.max_new_tokens or getattr(model, 'max_new_tokens', 256)
     who = dict(model.info, max_new_tokens=limit) if model else model_identity(cfg)
     loaded = [model] if model else []
@@ -357,8 +364,9 @@ def evaluate(
     say(f'evaluation: {len(items)} studies of {path}; {rejects.summary()}')
     rows = {s: run_system(s, get_model, items, units, run/'predictions', meta_of(s, who, items, units, cfg), cfg)
         for s in systems_of(cfg)}
-    metrics, labels = score_all(rows, units, cfg)
-    metrics['provenance'] = provenance(cfg, path, items, units, known, who, rejects)
+    source = source_of(items, manifest)
+    metrics, labels = score_all(rows, units, cfg, source)
+    metrics['provenance'] = provenance(cfg, path, items, units, known, who, rejects, source)
     if rejects: rejects.save(run/'eval_rejects.jsonl')
     write_json(run/'metrics.json', metrics)
     cases = cases_of(items, rows['tuned'], *labels, cfg.cases)
@@ -367,7 +375,7 @@ def evaluate(
     say(f'written: {run/"metrics.json"}, {run/"report.html"}')
     return metrics
 
-def score_all(rows, units, cfg):
+def score_all(rows, units, cfg, source=''):
     "Metrics of all systems, and the labels of references and tuned reports"
     ref_labels = label_reports([o['reference'] for o in rows['tuned']])
     weights = resample_weights(units, cfg.bootstrap, cfg.seed)
@@ -377,8 +385,8 @@ def score_all(rows, units, cfg):
     labels = ref_labels, scored['tuned']['labels']
     def saved(d): return {k: v for k,v in d.items() if k not in ('boot', 'labels')}
     systems = {s: saved(d) | dict(title=TITLES[s]) for s,d in scored.items()}
-    return plain(dict(gates=gates, headline=headline(scored, gates, diffs), systems=systems, differences=diffs,
-                      literature=[LITERATURE | dict(faults=check_literature())])), labels
+    return plain(dict(gates=gates, headline=headline(scored, gates, diffs, source), systems=systems,
+                      differences=diffs, literature=[LITERATURE | dict(faults=check_literature())])), labels
 
 def cases_of(items, rows, ref_labels, pred_labels, k):
     "Cases for the page"
