@@ -209,8 +209,8 @@ PANEL_CSS = """
 .cxr-panel .jupyter-button.cxr-go{background:var(--teal);border-color:var(--teal);color:#fff;font-weight:600;padding:0 20px}.cxr-panel .jupyter-button.cxr-go:hover:enabled{background:#0b5d57}
 .cxr-panel .widget-tab,.cxr-panel .jupyter-widget-tab{margin-top:10px;min-height:0}.cxr-panel .widget-tab-contents,.cxr-panel .jupyter-widget-tab-contents{padding:12px;border-radius:0 8px 8px 8px;background:#fff;overflow:visible}
 .cxr-panel .lm-TabBar-tab{min-width:0;flex:0 1 auto;padding:0 14px;font-size:13px}.cxr-panel .lm-TabBar-tab:focus-visible{outline:2px solid var(--teal);outline-offset:-2px}
-.cxr-panel .cxr-thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(94px,28%),1fr));gap:12px;overflow:visible}.cxr-thumb{width:auto;overflow:visible;min-width:0}.cxr-thumb img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:8px;display:block;background:#000}
-.cxr-panel .cxr-thumb .jupyter-button{width:100%;padding:0;font-size:12.5px;height:28px;line-height:26px;margin-top:5px}
+.cxr-panel .cxr-thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(86px,28%),1fr));gap:12px;overflow:visible}.cxr-thumb{width:auto;overflow:visible;min-width:0}.cxr-thumb img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:8px;display:block;background:#000}
+.cxr-panel .cxr-thumb .jupyter-button{width:100%;padding:0;font-size:12px;height:28px;line-height:26px;margin-top:5px}
 .cxr-panel .cxr-field{display:flex;flex-direction:column;align-items:stretch;width:100%;height:auto;margin:0 0 10px;overflow:visible}.cxr-panel .cxr-field>label{width:auto;max-width:none;text-align:left;justify-content:flex-start;font-size:12px;letter-spacing:.05em;color:var(--soft);height:auto;line-height:1.6}
 .cxr-panel .cxr-field textarea,.cxr-panel .cxr-field input,.cxr-panel .cxr-field select{border-radius:8px;padding:8px 11px;line-height:1.5;font-size:14.5px;font-family:inherit;width:100%;box-sizing:border-box;opacity:1}
 .cxr-panel .cxr-field input{height:36px}.cxr-panel .cxr-field textarea:disabled{opacity:1;background:#fff;color:var(--ink)}.cxr-panel .cxr-field select{padding:4px;background-image:none}
