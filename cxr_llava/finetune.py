@@ -16,6 +16,7 @@ import errno, inspect, json, math, os, re, shutil, subprocess, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
+from fastcore.basics import patch
 from .stages import (CXRError, Config, Rejects, _read_yaml, find_artifact, hash_json, has_artifact, read_json, read_jsonl, run_cli,
     run_root, say, sha256, versions, write_atomic, write_json, write_jsonl)
 from .prompts import read_conversations, render_chat
@@ -381,59 +382,71 @@ class Clock:
         self.cfg, self.paths, self.key, self.device, self.started = cfg, paths, key, device, started
         self.rank, self.stopped, self.saved, self.log, self.first = world()[0], False, time.time(), None, None
 
-    def on_train_begin(self, args, state, control, **kw):
-        "Cut the log back to where training starts"
-        self.t0 = self.told = time.time()
-        self.first = state.global_step
-        if self.rank: return
-        write_jsonl(self.paths['log'], [r for r in log_rows(self.paths['log']) if r.get('step', 0) <= self.first] if self.first else [])
-        self.log = open(self.paths['log'], 'a', encoding='utf-8')
-
-    def on_step_end(self, args, state, control, **kw):
-        "Decide about a checkpoint and about stopping"
-        now, last = time.time(), state.global_step >= state.max_steps
-        late = now - self.started > self.cfg.max_hours*3600
-        what = agree(2*late + ((now - self.saved > self.cfg.save_minutes*60) or late), self.device) if not last else 0
-        if what & 1: control.should_save, self.saved = True, now
-        if what & 2: control.should_training_stop = self.stopped = True
-        return control
-
-    def on_log(self, args, state, control, logs=None, **kw):
-        "One line in the log, now and then one for people"
-        logs = logs or {}
-        if 'loss' in logs and not math.isfinite(logs['loss']): raise CXRError(f'The loss became {logs["loss"]} at step {state.global_step}: use a lower --lr; the last checkpoint is kept.')
-        row = {k: float(f'{logs[k]:.6g}') for k in ('loss', 'eval_loss', 'learning_rate', 'grad_norm') if k in logs}
-        if self.rank or not row or self.log is None: return
-        now, done = time.time(), state.global_step - self.first
-        eta = (now - self.t0)/max(done, 1)*(state.max_steps - state.global_step)
-        self.log.write(json.dumps(dict(step=state.global_step, epoch=round(state.epoch or 0, 4), **row, seconds=round(now - self.t0, 2))) + '\n')
-        self.log.flush()
-        if 'eval_loss' in row: say(f'  after epoch {state.epoch:.2g}: validation loss {row["eval_loss"]:.3f}')
-        elif now - self.told > min(60, max(8, eta/10)) or state.global_step in (self.first + 1, state.max_steps):
-            self.told = now
-            say(f'  step {state.global_step}/{state.max_steps}, loss {row["loss"]:.3f}, {spell(eta)} left')
-
-    def on_save(self, args, state, control, **kw):
-        "Name the checkpoint just written, and drop the oldest"
-        import torch.distributed as dist
-        if dist.is_available() and dist.is_initialized(): dist.barrier()
-        if self.rank == 0:
-            os.fsync(self.log.fileno())
-            d = self.paths['checkpoints']
-            finish_checkpoint(d/f'.writing/checkpoint-{state.global_step}', d/f'checkpoint-{state.global_step}', key=self.key, step=state.global_step)
-            self._prune(d)
-            say(f'  checkpoint at step {state.global_step}')
-        if dist.is_available() and dist.is_initialized(): dist.barrier()
-
-    def _prune(self, folder):
-        "Keep the newest few checkpoints of this run"
-        mine = [(o['written'], p) for p in folder.glob('checkpoint-*') if (p/DONE).is_file() and (o := read_json(p/DONE)).get('key') == self.key]
-        for _,p in sorted(mine)[:-max(self.cfg.keep, 1)]: shutil.rmtree(p, ignore_errors=True)
-
-    def on_train_end(self, args, state, control, **kw):
-        if self.log: self.log.close()
-
 # %% ../nbs/20_finetune.ipynb #3cf42e93
+@patch
+def on_train_begin(self:Clock, args, state, control, **kw):
+    "Open the log at the step training starts from"
+    self.t0 = self.told = time.time()
+    self.first = state.global_step
+    if self.rank: return
+    write_jsonl(self.paths['log'], [r for r in log_rows(self.paths['log']) if r.get('step', 0) <= self.first] if self.first else [])
+    self.log = open(self.paths['log'], 'a', encoding='utf-8')
+
+@patch
+def on_train_end(self:Clock, args, state, control, **kw):
+    "Close the log"
+    if self.log: self.log.close()
+
+# %% ../nbs/20_finetune.ipynb #0a5c2d0f
+@patch
+def on_step_end(self:Clock, args, state, control, **kw):
+    "Decide about a checkpoint and about stopping"
+    now, last = time.time(), state.global_step >= state.max_steps
+    late = now - self.started > self.cfg.max_hours*3600
+    what = agree(2*late + ((now - self.saved > self.cfg.save_minutes*60) or late), self.device) if not last else 0
+    if what & 1: control.should_save, self.saved = True, now
+    if what & 2: control.should_training_stop = self.stopped = True
+    return control
+
+# %% ../nbs/20_finetune.ipynb #73d972c3
+@patch
+def on_log(self:Clock, args, state, control, logs=None, **kw):
+    "One line in the log, now and then one for people. Raises `CXRError` when the loss is not a number"
+    logs = logs or {}
+    if 'loss' in logs and not math.isfinite(logs['loss']):
+        raise CXRError(f'The loss became {logs["loss"]} at step {state.global_step}: use a lower --lr; the last checkpoint is kept.')
+    row = {k: float(f'{logs[k]:.6g}') for k in ('loss', 'eval_loss', 'learning_rate', 'grad_norm') if k in logs}
+    if self.rank or not row or self.log is None: return
+    now, done = time.time(), state.global_step - self.first
+    eta = (now - self.t0)/max(done, 1)*(state.max_steps - state.global_step)
+    self.log.write(json.dumps(dict(step=state.global_step, epoch=round(state.epoch or 0, 4), **row, seconds=round(now - self.t0, 2))) + '\n')
+    self.log.flush()
+    if 'eval_loss' in row: say(f'  after epoch {state.epoch:.2g}: validation loss {row["eval_loss"]:.3f}')
+    elif now - self.told > min(60, max(8, eta/10)) or state.global_step in (self.first + 1, state.max_steps):
+        self.told = now
+        say(f'  step {state.global_step}/{state.max_steps}, loss {row["loss"]:.3f}, {spell(eta)} left')
+
+# %% ../nbs/20_finetune.ipynb #958551a0
+@patch
+def on_save(self:Clock, args, state, control, **kw):
+    "Name the checkpoint just written, and drop the oldest"
+    import torch.distributed as dist
+    several, d = dist.is_available() and dist.is_initialized(), self.paths['checkpoints']
+    if several: dist.barrier()
+    if self.rank == 0:
+        os.fsync(self.log.fileno())
+        finish_checkpoint(d/f'.writing/checkpoint-{state.global_step}', d/f'checkpoint-{state.global_step}', key=self.key, step=state.global_step)
+        self._prune(d)
+        say(f'  checkpoint at step {state.global_step}')
+    if several: dist.barrier()
+
+@patch
+def _prune(self:Clock, folder):
+    "Keep the newest few checkpoints of this run"
+    mine = [(o['written'], p) for p in folder.glob('checkpoint-*') if (p/DONE).is_file() and (o := read_json(p/DONE)).get('key') == self.key]
+    for _,p in sorted(mine)[:-max(self.cfg.keep, 1)]: shutil.rmtree(p, ignore_errors=True)
+
+# %% ../nbs/20_finetune.ipynb #9d412039
 def as_callback(
     clock:Clock, # The clock
 ): # A `TrainerCallback`
@@ -443,7 +456,7 @@ def as_callback(
     def forward(fn): return lambda self, *a, **kw: fn(*a, **kw)
     return type('ClockCallback', (TrainerCallback,), {k: forward(f) for k,f in events.items()})()
 
-# %% ../nbs/20_finetune.ipynb #479058fb
+# %% ../nbs/20_finetune.ipynb #c7e46963
 def run_paths(
     cfg:FinetuneConfig, # Settings
 )->dict: # Name -> path
@@ -469,7 +482,7 @@ def data_hash(
     "Fingerprint of what is learned from, wherever its files lie"
     return hash_json([(r['id'], r['ids'], [Path(p).name for p in r['images']]) for r in rows])
 
-# %% ../nbs/20_finetune.ipynb #fcb4793e
+# %% ../nbs/20_finetune.ipynb #4c2d651a
 def trainer_args(
     cfg:FinetuneConfig, # Settings
     paths:dict, # From `run_paths`
@@ -502,7 +515,7 @@ def total_steps(
     "Optimiser steps of the whole run"
     return max(1, math.ceil(cfg.epochs*math.ceil(n/cfg.effective_batch)))
 
-# %% ../nbs/20_finetune.ipynb #67b0505b
+# %% ../nbs/20_finetune.ipynb #8f755b7d
 def step_seconds(
     model, # With adapter
     collate:Collator, # As in training
@@ -523,7 +536,7 @@ def step_seconds(
     model.zero_grad(set_to_none=True)
     return took
 
-# %% ../nbs/20_finetune.ipynb #eda8146a
+# %% ../nbs/20_finetune.ipynb #ebe06cbe
 def read_rows(
     cfg:FinetuneConfig, # Settings
     path, # Conversation file
@@ -562,7 +575,7 @@ def open_xrays(
     if not rows: raise CXRError(f'None of the X-rays can be read ({rejects.summary()}): run `cxr_data` again.')
     return store
 
-# %% ../nbs/20_finetune.ipynb #c7e46963
+# %% ../nbs/20_finetune.ipynb #55296316
 def plan(
     cfg:FinetuneConfig, # Settings
     model, # With adapter
@@ -586,7 +599,7 @@ def plan(
         f'steps: {steps} of {cfg.effective_batch} studies ({n} x {passes} x {micro}), {cfg.epochs:g} epochs, learning rate {cfg.lr:g}, {cfg.schedule}',
         f'time: about {spell(hours)}{late}']
 
-# %% ../nbs/20_finetune.ipynb #ba8f7289
+# %% ../nbs/20_finetune.ipynb #08afbb1a
 def checkpoint_folders(
     paths:dict, # From `run_paths`
 )->list: # Folders, the run's own first
@@ -604,7 +617,7 @@ def already_done(
         return d.get('finished') and d.get('key') == key and read_adapter(paths['adapter'])['hash'] == d.get('adapter_hash')
     except CXRError: return False
 
-# %% ../nbs/20_finetune.ipynb #f0a4c5df
+# %% ../nbs/20_finetune.ipynb #5fd7f4ba
 def train(
     cfg:FinetuneConfig, # Settings, final
 )->Path: # The adapter folder
@@ -637,7 +650,7 @@ def train(
     if rank == 0: conclude(cfg, model, processor, rows, val, paths, clock, done, train_file)
     return paths['adapter']
 
-# %% ../nbs/20_finetune.ipynb #8f755b7d
+# %% ../nbs/20_finetune.ipynb #9edfe4c7
 def fit(cfg, model, collate, rows, val, paths, clock, tell)->int: # Steps done
     "Run the Trainer, from the newest checkpoint if there is one"
     with quiet(): from transformers import PrinterCallback, Trainer
@@ -662,7 +675,7 @@ def fit(cfg, model, collate, rows, val, paths, clock, tell)->int: # Steps done
         if clock.rank == 0: shutil.rmtree(paths['checkpoints']/'.writing', ignore_errors=True)
     return trainer.state.global_step
 
-# %% ../nbs/20_finetune.ipynb #8660520a
+# %% ../nbs/20_finetune.ipynb #1bcaa37f
 def model_card(
     d:dict, # The summary of the run
 )->str: # Markdown with a YAML head
@@ -695,7 +708,7 @@ The base model's licence applies to it and to this adapter in use. An adapter le
 sensitive data itself and must not be shared except under the same agreement.
 '''
 
-# %% ../nbs/20_finetune.ipynb #ebe06cbe
+# %% ../nbs/20_finetune.ipynb #cd9d1d83
 def conclude(cfg, model, processor, rows, val, paths, clock, done, train_file):
     "Write adapter, curve and summary, and say what was written"
     log = log_rows(paths['log'])
@@ -715,7 +728,7 @@ def conclude(cfg, model, processor, rows, val, paths, clock, done, train_file):
     state = 'finished' if d['finished'] else f'stopped by the clock at step {done} of {d["total_steps"]}; run the same again to go on'
     say(f'finetune: {state} after {spell(d["seconds"])}; loss {d["loss"]}, validation loss {d["eval_loss"]}; adapter {d["adapter_hash"]} in {paths["adapter"]}')
 
-# %% ../nbs/20_finetune.ipynb #1a886f29
+# %% ../nbs/20_finetune.ipynb #c482c021
 def launch(
     cfg:FinetuneConfig, # Settings
     n:int, # Processes
@@ -745,7 +758,7 @@ def _stream(cmd, env):
     finally:
         if p.poll() is None: p.terminate(), p.wait(20)
 
-# %% ../nbs/20_finetune.ipynb #9edfe4c7
+# %% ../nbs/20_finetune.ipynb #5ad65591
 def finetune(
     cfg:FinetuneConfig=None, # Settings; default when left out
 )->Path: # The adapter folder
@@ -756,7 +769,8 @@ def finetune(
     given, name = cfg, cfg.base
     if name == 'tiny':
         cfg = for_tiny(cfg)
-        change = [f'{k} {getattr(given, k):g} -> {v:g}' if isinstance(v, float) else f'{k} {getattr(given, k)} -> {v}' for k,v in TINY.items() if getattr(given, k) != getattr(cfg, k)]
+        def new(k): return f'{k} {getattr(given, k)} -> {getattr(cfg, k)}'
+        change = [new(k) for k in TINY if getattr(given, k) != getattr(cfg, k)]
         if change and world()[1] == 1: say(f'tiny model: {", ".join(change)} (set any of them to keep it)')
     n = cfg.processes or gpu_count(cfg.device) or 1
     split_batch(cfg.effective_batch, cfg.batch, n)
@@ -771,7 +785,7 @@ def gpu_count(
     import torch
     return 0 if device == 'cpu' or not torch.cuda.is_available() else 1 if ':' in device else torch.cuda.device_count()
 
-# %% ../nbs/20_finetune.ipynb #33edfd31
+# %% ../nbs/20_finetune.ipynb #2e66fc15
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # Exit code
