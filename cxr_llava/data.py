@@ -307,7 +307,7 @@ def find_ties(
         ties['pixels'], ties['mirrored'] = _equal_pairs(x, 'sha'), _equal_pairs(x, 'sha', 'mirror')
         for a,b,kind in _near_pairs(x, root): ties[kind].append((a, b))
     ties['text'] = [(g[0], i) for g in _text_groups(df)[0] for i in g[1:]]
-    return {k: sorted(set(v)) for k,v in ties.items()}
+    return {k: sorted({(min(p), max(p)) for p in v}) for k,v in ties.items()}
 
 # %% ../nbs/00_data.ipynb #3bfbd945
 def group_studies(
@@ -436,7 +436,8 @@ def audit_page(
         o = df.iloc[pick[k]]
         ax[f'x{k}'].imshow(Image.open(Path(root)/o.images[0]), cmap='gray', vmin=0, vmax=255)
         ax[f'x{k}'].set_title(f'{str(o.study_id)[:18]}, {o.split}', fontsize=8)
-    for name in ('train', 'val', 'test'): ax['h'].hist([w for w,s in zip(_words(df), df.split) if s == name], bins=30, histtype='step', density=True, label=name)
+    bins = np.linspace(0, max(_words(df)) + 1, 31)
+    for name in ('train', 'val', 'test'): ax['h'].hist([w for w,s in zip(_words(df), df.split) if s == name] or [-1], bins=bins, histtype='step', density=True, label=name)
     ax['h'].set(xlabel='words in findings and impression', ylabel='share of studies'); ax['h'].legend()
     return fig
 
@@ -513,6 +514,8 @@ def _finish(df, ties, how, kind, cfg, run, rejects, start):
     settings = {k: v for k,v in cfg.to_dict().items() if k in ('source', 'n', 'size', 'seed', 'views', 'section')}
     write_json(run/'audit.json', dict(written=not bad, source=kind, split=how, settings=settings, stats=stats, rejected=len(rejects)) | audit)
     if bad: raise CXRError(f'The split leaks ({audit["leaks"]} ties cross it) and was not written: see {run}/audit.json; drop the split column, or add --allow-leaks.')
+    big = int(df['group'].value_counts().max())
+    if big > max(10, .1*len(df)): say(f'  note: one group of tied studies has {big} of {len(df)}; the shares of the split may be off')
     empty = [k for k,v in stats['splits'].items() if not v['studies']]
     if empty: say(f'  note: no study in {", ".join(empty)}; three patients are needed to fill all three')
     _write_page(df, run)

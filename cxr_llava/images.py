@@ -252,14 +252,16 @@ def _read_picture(data, fmt, name):
 # %% ../nbs/01_images.ipynb #42a915a2
 _FACTS = dict(modality='Modality', view='ViewPosition', body_part='BodyPartExamined', photometric='PhotometricInterpretation',
               rows='Rows', columns='Columns', bits='BitsStored', frames='NumberOfFrames')
-_CODE = re.compile(r'[A-Z0-9_ ]{1,16}')
+_CODE = re.compile(r'[A-Z0-9]{1,12}')
+_VALUES = dict(modality=re.compile(r'[A-Z]{2,3}'), view=re.compile(r'PA|AP|LL|RL|LAT|LATERAL|LLD|RLD|LAO|RAO|LPO|RPO|LLO|RLO'),
+               body_part=re.compile(r'CHEST|THORAX|LUNG|RIBS?|ABDOMEN|HEAD|SKULL|NECK|SPINE|[CTL]SPINE|PELVIS|HIP|KNEE|LEG|ANKLE|FOOT|HAND|WRIST|ELBOW|ARM|SHOULDER|BREAST|HEART'))
 
 def _facts(ds):
     "Allow-listed facts of a data set"
     res = dict(format='DICOM')
     for k,tag in _FACTS.items():
-        v = _get(ds, tag, '')
-        if isinstance(v, int) or _CODE.fullmatch(str(v).strip()): res[k] = int(v) if str(v).strip().isdigit() else str(v).strip()
+        v = str(_get(ds, tag, '')).strip()
+        if _VALUES.get(k, _CODE).fullmatch(v): res[k] = int(v) if v.isdigit() else v
     return res
 
 def _get(ds, tag, default=None):
@@ -387,8 +389,8 @@ def _dicom_notes(ds):
     notes = []
     if str(_get(ds, 'BurnedInAnnotation', '')).strip().upper() == 'YES': notes.append('burned-in annotation: the picture may show names')
     if view in ('LL', 'RL', 'LATERAL', 'LAT', 'LLD', 'RLD'): notes.append('not frontal: a lateral view')
-    if _CODE.fullmatch(mod) and mod not in ('CR', 'DX', 'DR', 'RG', 'XR', 'RF', 'OT', 'SC', 'XA'): notes.append(f'modality {mod}: not a plain X-ray')
-    if _CODE.fullmatch(part) and 'CHEST' not in part and part not in ('THORAX', 'LUNG', 'RIBS'): notes.append(f'body part {part}: not the chest')
+    if _VALUES['modality'].fullmatch(mod) and mod not in ('CR', 'DX', 'DR', 'RG', 'XR', 'RF', 'OT', 'SC', 'XA'): notes.append(f'modality {mod}: not a plain X-ray')
+    if part and 'CHEST' not in part and part not in ('THORAX', 'LUNG', 'RIBS', 'RIB'): notes.append('body part is not the chest')
     return notes
 
 # %% ../nbs/01_images.ipynb #34af31bd
@@ -406,7 +408,10 @@ def _read_dicom(data, name):
             ds.file_meta.TransferSyntaxUID = '1.2.840.10008.1.2' + ('' if implicit else '.1' if little else '.2')
         _check_compressed(ds, name)
         if 'PhotometricInterpretation' not in ds: ds.PhotometricInterpretation = 'MONOCHROME2'
-        a = pixel_array(ds, index=0)
+        try: a = pixel_array(ds, index=0)
+        except RuntimeError as e:
+            if 'does not support' not in str(e): raise
+            raise ImageError(f'{name} is compressed in a way that needs another decoder: install it with `pip install "cxr_llava[dicom]"`.') from None
         g = _dicom_grey(ds, _finite(a, name)[0] if a.dtype.kind == 'f' else a, notes)
         return Image.fromarray(g), notes + _dicom_notes(ds), _facts(ds)
     except ImageError: raise

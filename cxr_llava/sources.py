@@ -429,6 +429,12 @@ def _row_study(where, row, cols, files, rejects):
     st.split = SPLITS.get(label, '')
     return st
 
+def _table_in(path):
+    "The table of a folder"
+    p = Path(path).is_dir() and locate(path, 'metadata.csv', '*.csv', '*.tsv', '*.jsonl')
+    if not p: raise CXRError(f'{path} is not a table nor a folder with one: give a CSV or JSONL file with --path.')
+    return p
+
 def iter_table(
     path, # CSV, TSV, JSON list or JSON lines
     rejects:Rejects, # Gets every bad record
@@ -436,6 +442,7 @@ def iter_table(
     columns:dict=None, # Part (`image`, `findings`, ...) -> column, where the guess is wrong
 ): # Iterator of `Study`
     "Studies of any table. Raises `CXRError` when its columns cannot be understood"
+    if Path(path).is_dir() or Path(path).suffix.lower() in PICTURES: path = _table_in(path)
     rows = list(read_rows(path, rejects))
     if not rows: raise CXRError(f'{path} has no readable row: {rejects.summary()}.')
     cols = guess_columns(dict.fromkeys(k for _,r in rows for k in r), columns, path)
@@ -457,6 +464,7 @@ def _kind_of(path):
     "(kind, path) of a folder or file, or None"
     path = Path(path)
     if path.is_file():
+        if path.suffix.lower() in PICTURES: return None
         if path.name == 'indiana_reports.csv': return 'openi_csv', path.parent
         return ('course', path.parent) if path.suffix == '.json' and b'"conversations"' in path.open('rb').read(1 << 16) else ('table', path)
     if (p := locate(path, 'indiana_reports.csv')): return 'openi_csv', p.parent

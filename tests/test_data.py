@@ -1,0 +1,200 @@
+"Broken records of every kind: each is counted with a reason, the rest is read; splits do not leak; interrupted runs go on"
+import io, json, os, shutil, signal, subprocess, sys, time
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from cxr_llava.data import DataConfig, audit_splits, build_dataset, load_manifest, main, split_patients
+from cxr_llava.images import save_jpeg
+from cxr_llava.phantom import make_phantom, phantom_xray
+from cxr_llava.reports import clean_text, join_sections, parse_sections, prior_references
+from cxr_llava.sources import Rejects, find_source, iter_openi_csv, iter_table
+from cxr_llava.stages import CXRError
+
+@pytest.fixture(scope='session')
+def xrays(tmp_path_factory):
+    d = tmp_path_factory.mktemp('xrays')
+    for i in range(8): save_jpeg(phantom_xray(i, size=96), d/f'{i}.jpg')
+    return d
+
+@pytest.fixture(scope='session')
+def small(tmp_path_factory): return make_phantom(tmp_path_factory.mktemp('p')/'phantom', n=40, size=96, workers=1)
+
+def table(tmp_path, xrays, text, name='t.csv'):
+    p = tmp_path/name
+    p.write_bytes(text if isinstance(text, bytes) else text.encode())
+    bad = Rejects()
+    return list(iter_table(p, bad, str(xrays))), bad
+
+HEAD = 'image,findings,impression,patient_id\n'
+BAD = dict(missing_file=('9.jpg,Clear.,Normal.,a', 'missing'), parent_path=('../0.jpg,Clear.,Normal.,a', '`..`'), no_text=('0.jpg,,,a', 'no sections'), nan_text=('0.jpg,NaN,null,a', 'no sections'),
+    blank_text=('0.jpg,   ,\t,a', 'no sections'), few_fields=('0.jpg,Clear.', 'fields'), many_fields=('0.jpg,a,b,c,d,e', 'fields'), no_image=(',Clear.,Normal.,a', 'no X-ray'),
+    nan_image=('nan,Clear.,Normal.,a', 'no X-ray'), duplicate=('1.jpg,Clear.,Normal.,a', 'duplicate'), folder=('.,Clear.,Normal.,a', 'missing'), null_byte=('\0,Clear.,Normal.,a', 'no X-ray'),
+    very_long=('x' * 5000 + '.jpg,Clear.,Normal.,a', 'cannot be used'), parent_inside=('a/../../0.jpg,Clear.,Normal.,a', '`..`'))
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_row_is_counted(name, tmp_path, xrays):
+    row, why = BAD[name]
+    good, bad = table(tmp_path, xrays, HEAD + '1.jpg,Lungs clear.,Normal.,p\n' + row + '\n2.jpg,Lungs clear.,Normal.,q\n')
+    assert [s.study_id for s in good] == ['1', '2'] and len(bad) == 1 and why in bad[0]['reason'] and bad[0]['where'].startswith('t.csv:')
+
+def test_open_quote_loses_only_what_it_swallows(tmp_path, xrays):
+    good, bad = table(tmp_path, xrays, HEAD + '1.jpg,Lungs clear.,Normal.,p\n2.jpg,"open,Normal.,q\n3.jpg,Clear.,Normal.,r\n')
+    assert [s.study_id for s in good] == ['1'] and len(bad) == 1
+
+JSONL = dict(cut=('{"image": "1.jpg", "find', 'JSON'), number=('7', 'object'), listed=('[1]', 'object'), null_report=('{"image": "1.jpg", "findings": null, "impression": null}', 'sections'),
+    nan=('{"image": "1.jpg", "findings": NaN}', 'sections'), no_image=('{"findings": "Clear."}', 'no X-ray'), null_image=('{"image": null, "findings": "Clear."}', 'no X-ray'),
+    bad_image=('{"image": {"a": 1}, "findings": "Clear."}', 'missing'), deep=('[' * 100_000, 'JSON'), bad_split=('{"image": "1.jpg", "findings": "Clear.", "split": "holdout"}', 'split'),
+    number_text=('{"image": "9.jpg", "findings": 5}', 'missing'), bad_byte=(b'{"image": "1.jpg", "findings": "caf\xe9", "findings2": }', 'JSON'))
+
+@pytest.mark.parametrize('name', JSONL)
+def test_bad_line_is_counted(name, tmp_path, xrays):
+    line, why = JSONL[name]
+    ok = json.dumps(dict(image='0.jpg', findings='Lungs clear.', impression='Normal.', split='train')).encode()
+    good, bad = table(tmp_path, xrays, ok + b'\r\n\r\n' + (line if isinstance(line, bytes) else line.encode()) + b'\n' + ok.replace(b'0.jpg', b'2.jpg'), 't.jsonl')
+    assert [s.study_id for s in good] == ['0', '2'] and len(bad) == 1 and why in bad[0]['reason']
+
+@pytest.mark.parametrize('data', [b'\xef\xbb\xbf' + HEAD.encode() + b'1.jpg,Clear.,N.,p', HEAD.replace(',', ';').encode() + b'1.jpg;Clear.;N.;p', HEAD.replace(',', '\t').encode() + b'1.jpg\tClear.\tN.\tp',
+    (HEAD + '1.jpg,Clear.,N.,p').encode('utf-16'), (HEAD + '1.jpg,Clear.,N.,p').replace('\n', '\r\n').encode(), HEAD.encode() + b'1.jpg,Clear\xe9.,N.,p', HEAD.encode() + b'1.jpg,"' + b'Long text. '*20000 + b'",N.,p'])
+def test_odd_but_good_tables(data, tmp_path, xrays):
+    good, bad = table(tmp_path, xrays, data)
+    assert len(good) == 1 and not bad and good[0].patient_id == 'p' and 'N.' == good[0].impression
+
+@pytest.mark.parametrize('data,word', [(b'', 'empty'), (b'a,b\n1,2', '--image_col'), (b'image,b\n1,2', '--findings_col'), (b'[{"a":', 'JSON'), (b'\x1f\x8bxx', 'gzip'), (b'image,findings\n', 'no readable row')])
+def test_hopeless_table_is_one_sentence(data, word, tmp_path, xrays):
+    with pytest.raises(CXRError, match=word): table(tmp_path, xrays, data, 't.json' if data[:1] == b'[' else 't.csv')
+
+def test_one_text_column(tmp_path, xrays):
+    good, _ = table(tmp_path, xrays, 'image,text\n1.jpg,FINDINGS: Clear. IMPRESSION: Normal.\n2.jpg,Lungs are clear.\n')
+    assert [(s.findings, s.impression) for s in good] == [('Clear.', 'Normal.'), ('Lungs are clear.', None)]
+
+# ---- the stage
+
+def run(**kw): return build_dataset(DataConfig(**{**dict(workers=1, size=64), **kw}))
+
+def test_stage_on_openi_layout(small, tmp_path):
+    bad = tmp_path/'bad'; shutil.copytree(small, bad)
+    pngs = sorted((bad/'images'/'images_normalized').glob('*'))
+    for p in pngs: 
+        if p.name.startswith('3_'): p.write_bytes(b'junk')
+        if p.name.startswith('5_'): p.unlink()
+    t = pd.read_csv(bad/'indiana_reports.csv', dtype=str)
+    t.loc[t.uid == '7', ['findings', 'impression']] = None
+    t.loc[t.uid == '8', 'findings'] = None
+    t = pd.concat([t, t[t.uid == '9']]); t.to_csv(bad/'indiana_reports.csv', index=False)
+    df = run(source='openi_csv', path=str(bad), run=str(tmp_path/'r'))
+    why = {o.get('id') or o['where']: o['reason'] for o in map(json.loads, (tmp_path/'r/rejects.jsonl').read_text().splitlines())}
+    assert set(why) == {'3', '5', '7', '8', '9'} and len(df) == 36
+    assert 'missing' in why['5'] and 'no sections' in why['7'] and 'no findings' in why['8'] and 'duplicate' in why['9'] and 'not a picture' in why['3']
+    got = load_manifest(str(tmp_path/'r'))
+    assert all((tmp_path/'r'/p).is_file() and not os.path.isabs(p) for o in got.images for p in o)
+    assert str(tmp_path) not in got.to_csv() and set(got.split) == {'train', 'val', 'test'} and got.groupby('patient_id').split.nunique().max() == 1
+    with pytest.raises(CXRError, match='strict'): run(source='openi_csv', path=str(bad), run=str(tmp_path/'r2'), strict=True)
+
+def planted(small, tmp_path, split=True):
+    d = tmp_path/'leaky'; d.mkdir()
+    rows = [dict(image=f'{i}.jpg', findings=f'Finding number {i}.', impression='Normal.', patient_id=f'p{i}', study_id=f's{i}', split='train') for i in range(8)]
+    ims = [phantom_xray(i, size=256) for i in range(16)]
+    for i in range(8): save_jpeg(ims[i], d/f'{i}.jpg', 95)
+    words = 'the quick brown fox jumps over a lazy dog while many small zebras walk along every quiet river bank in order to see where some of those nice old boats might be lying today'
+    rows[4]['findings'] = words
+    def add(i, im, q=95, **kw): save_jpeg(im, d/f'{i}.jpg', q); rows.append({**dict(image=f'{i}.jpg', findings=f'Finding number {i}.', impression='Normal.', patient_id=f'p{i}', study_id=f's{i}', split='test'), **kw})
+    add(8, ims[8], patient_id='p0')
+    shutil.copy(d/'1.jpg', d/'9.jpg'); rows.append(dict(rows[-1], image='9.jpg', patient_id='p9', study_id='s9', findings='Finding number 9.'))
+    from cxr_llava.images import read_xray
+    from PIL import ImageOps
+    ImageOps.mirror(read_xray(d/'2.jpg').image).save(d/'10.png'); rows.append(dict(rows[-1], image='10.png', patient_id='p10', study_id='s10', findings='Finding number 10.'))
+    add(11, ims[3].resize((ims[3].width*4//5, ims[3].height*4//5)), 70)
+    add(12, ims[12], findings=words)
+    if not split: [r.pop('split') for r in rows]
+    pd.DataFrame(rows).to_csv(d/'t.csv', index=False)
+    return d/'t.csv'
+
+def test_planted_leaks_are_found_and_refused(small, tmp_path):
+    p = planted(small, tmp_path)
+    with pytest.raises(CXRError, match='leaks'): run(source='table', path=str(p), run=str(tmp_path/'r'), size=256)
+    a = json.loads((tmp_path/'r/audit.json').read_text())
+    assert {o['kind']: o['leaks'] for o in a['table']} == dict(patient=1, study=0, pixels=1, mirrored=1, near=1, text=1) and not (tmp_path/'r/studies.parquet').exists()
+    df = run(source='table', path=str(p), run=str(tmp_path/'r'), size=256, allow_leaks=True)
+    again = audit_splits(df.assign(study_id=['s0' if s == 's12' else s for s in df.study_id]), tmp_path/'r')
+    assert {o['kind']: o['leaks'] for o in again['table']}['study'] == 1
+
+def test_own_split_keeps_ties_together(small, tmp_path):
+    df = run(source='table', path=str(planted(small, tmp_path, split=False)), run=str(tmp_path/'r'), size=256)
+    assert audit_splits(df, tmp_path/'r')['leaks'] == 0 and df.group.nunique() == 8
+
+def test_order_of_rows_does_not_matter(small, tmp_path):
+    other = tmp_path/'o'; shutil.copytree(small, other)
+    for n in ('indiana_reports.csv', 'indiana_projections.csv'): pd.read_csv(other/n, dtype=str).sample(frac=1, random_state=3).to_csv(other/n, index=False)
+    a, b = (run(source='openi_csv', path=str(p), run=str(tmp_path/n)) for p,n in ((small, 'a'), (other, 'b')))
+    assert a.equals(b) and (tmp_path/'a/splits.json').read_bytes() == (tmp_path/'b/splits.json').read_bytes()
+
+def test_killed_run_goes_on_to_the_same_bytes(small, tmp_path):
+    cmd = [sys.executable, '-c', 'from cxr_llava.data import main; main()', '--source', 'openi_csv', '--path', str(small), '--size', '64', '--workers', '1', '--run']
+    subprocess.run(cmd + [str(tmp_path/'whole')], check=True, capture_output=True)
+    for k in range(3):
+        p = subprocess.Popen(cmd + [str(tmp_path/'cut')], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not (tmp_path/'cut/images').exists() and p.poll() is None: time.sleep(.02)
+        time.sleep(.1*(k + 1)); p.send_signal(signal.SIGKILL); p.wait()
+    subprocess.run(cmd + [str(tmp_path/'cut')], check=True, capture_output=True)
+    names = lambda d: {p.relative_to(d).as_posix(): p.read_bytes() for p in d.rglob('*') if p.is_file()}
+    a, b = names(tmp_path/'whole'), names(tmp_path/'cut')
+    assert a == b, sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
+
+@pytest.mark.parametrize('args,word', [(['--path', '/no/such/place'], 'does not exist'), (['--sourse', 'x'], ''), (['--source', 'x'], 'source'), (['--source', 'mimic'], 'attached')])
+def test_command_says_one_sentence(args, word, tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: main(args + ['--run', str(tmp_path)])
+    assert e.value.code == 2 and word in capsys.readouterr().err
+
+def test_nothing_usable(tmp_path, xrays, capsys):
+    (tmp_path/'t.csv').write_text('image,findings,impression\n7.jpg,,\n77.jpg,a,b\n')
+    with pytest.raises(CXRError, match='No study is left'): run(source='table', path=str(tmp_path/'t.csv'), image_dir=str(xrays), run=str(tmp_path/'r'))
+    assert len((tmp_path/'r/rejects.jsonl').read_text().splitlines()) == 2
+    (tmp_path/'e').mkdir()
+    with pytest.raises(CXRError, match='empty folder'): find_source(tmp_path/'e')
+
+@pytest.mark.parametrize('layout', ['notebooks/o/phantoms', 'datasets/raddar/chest', 'chest-xrays-indiana-university'])
+def test_attached_data_is_found(layout, small, tmp_path, monkeypatch):
+    shutil.copytree(small, tmp_path/'input'/layout); (tmp_path/'input'/layout/'phantom.json').unlink(missing_ok=True)
+    monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
+    assert find_source()[0] == 'openi_csv'
+
+# ---- properties
+
+texts = st.text(max_size=300)
+@settings(max_examples=200, deadline=None)
+@given(texts, texts)
+def test_written_reports_read_back(f, i):
+    s = parse_sections(join_sections(f, i))
+    assert (s.findings, s.impression) == (clean_text(f), clean_text(i))
+
+words = st.lists(st.sampled_from('FINDINGS: IMPRESSION: findings impression Impression: \n \n\n 1. ** ## : COMPARISON: heart Clear. ___ XXXX ADDENDUM: FINAL REPORT WET READ'.split(' ')), max_size=40).map(' '.join)
+@settings(max_examples=300, deadline=None)
+@given(words, words)
+def test_headings_in_any_place(f, i):
+    s = parse_sections(join_sections(f, i))
+    assert (s.findings, s.impression) == (clean_text(f), clean_text(i))
+    parse_sections(f + i)
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(texts, words))
+def test_cleaning_twice_changes_nothing(s): assert clean_text(clean_text(s)) == clean_text(s)
+
+@settings(max_examples=200, deadline=None)
+@given(st.one_of(texts, words))
+def test_any_text_parses(s):
+    r = parse_sections(s)
+    assert all(v is None or isinstance(v, str) for v in vars(r).values())
+    assert isinstance(prior_references(s), list)
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 30), min_size=3, max_size=120), st.integers(0, 5))
+def test_splits_never_share_a_patient(pats, seed):
+    df = pd.DataFrame(dict(study_id=[f's{i}' for i in range(len(pats))], patient_id=[f'p{o}' for o in pats]))
+    s = split_patients(df, seed)
+    assert s.groupby(df.patient_id).nunique().max() == 1
+    mixed = df.sample(frac=1, random_state=seed)
+    assert split_patients(mixed, seed).sort_index().tolist() == s.tolist()
+    if df.patient_id.nunique() >= 3: assert set(s) == {'train', 'val', 'test'}
+
+def test_exact_shares():
+    df = pd.DataFrame(dict(study_id=[str(i) for i in range(2400)], patient_id=[f'p{i - i%2 if i < 400 else i}' for i in range(2400)]))
+    assert split_patients(df).value_counts().to_dict() == dict(train=1920, val=240, test=240)
