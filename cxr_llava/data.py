@@ -111,7 +111,9 @@ def _sound(studies, cfg, rejects):
     "Studies that have the text, the views and a number of their own; at most `cfg.n`, whatever their order"
     good, seen = [], set()
     for st in studies:
-        why = _lacks(st, cfg.section) or (None if choose_views(st.views, cfg.views) else 'no frontal X-ray (lateral only)') or ('duplicate id' if st.study_id in seen else None)
+        why = _lacks(st, cfg.section)
+        if not why and not choose_views(st.views, cfg.views): why = 'no frontal X-ray (lateral only)'
+        if not why and st.study_id in seen: why = 'duplicate id'
         if why: rejects.add(st.study_id, why, patient=st.patient_id)
         else: good.append(st); seen.add(st.study_id)
     if cfg.n and len(good) > cfg.n: good = sorted(good, key=lambda s: _order(cfg.seed, s.study_id))[:cfg.n]
@@ -357,7 +359,8 @@ def _assign(df, seed):
     return pd.Series([g or known.get(k) or made[i] for i,g,k in zip(df.index, given, df['group'])], index=df.index), f'official where known, the other {len(rest)} 80/10/10, seed {seed}'
 
 # %% ../nbs/00_data.ipynb #af09c77a
-_KIND = dict(patient='same patient', study='same study', pixels='identical X-ray', mirrored='mirrored X-ray', near='near-duplicate X-ray', text='same long report')
+_KIND = dict(patient='same patient', study='same study', pixels='identical X-ray', mirrored='mirrored X-ray',
+             near='near-duplicate X-ray', text='same long report')
 
 def audit_splits(
     df:pd.DataFrame, # Manifest with `split`
@@ -417,7 +420,8 @@ def describe(
         sections=dict(both=int((has('findings') & has('impression')).sum()), findings_only=int((has('findings') & ~has('impression')).sum()),
             impression_only=int((~has('findings') & has('impression')).sum()), indication=int(has('indication').sum())),
         words=dict(zip(('min', 'median', 'p95', 'max'), [int(o) for o in (words.min(), np.median(words), np.percentile(words, 95), words.max())])),
-        distinct_reports=len(set(text)), with_removed_words=sum(deid_count(t) > 0 for t in text), with_prior_references=sum(bool(prior_references(t)) for t in text), xray_notes=notes)
+        distinct_reports=len(set(text)), with_removed_words=sum(deid_count(t) > 0 for t in text),
+        with_prior_references=sum(bool(prior_references(t)) for t in text), xray_notes=notes)
 
 # %% ../nbs/00_data.ipynb #5b5cfda1
 def audit_page(

@@ -389,7 +389,8 @@ def _dicom_notes(ds):
     notes = []
     if str(_get(ds, 'BurnedInAnnotation', '')).strip().upper() == 'YES': notes.append('burned-in annotation: the picture may show names')
     if view in ('LL', 'RL', 'LATERAL', 'LAT', 'LLD', 'RLD'): notes.append('not frontal: a lateral view')
-    if _VALUES['modality'].fullmatch(mod) and mod not in ('CR', 'DX', 'DR', 'RG', 'XR', 'RF', 'OT', 'SC', 'XA'): notes.append(f'modality {mod}: not a plain X-ray')
+    plain = ('CR', 'DX', 'DR', 'RG', 'XR', 'RF', 'OT', 'SC', 'XA')
+    if _VALUES['modality'].fullmatch(mod) and mod not in plain: notes.append(f'modality {mod}: not a plain X-ray')
     if part and 'CHEST' not in part and part not in ('THORAX', 'LUNG', 'RIBS', 'RIB'): notes.append('body part is not the chest')
     return notes
 

@@ -351,7 +351,8 @@ def iter_course(
 
 # %% ../nbs/03_sources.ipynb #597bb545
 GUESSES = dict(
-    image=('filename', 'file_name', 'image_path', 'imagepath', 'image', 'images', 'img_path', 'img', 'image_file', 'path', 'file', 'file_path', 'filepath', 'image_id', 'dicom_path'),
+    image=('filename', 'file_name', 'image_path', 'imagepath', 'image', 'images', 'img_path', 'img', 'image_file', 'path',
+           'file', 'file_path', 'filepath', 'image_id', 'dicom_path'),
     findings=('findings', 'findings_text', 'clinical_notes', 'notes', 'note', 'description'),
     impression=('impression', 'impressions', 'impression_text', 'conclusion', 'finding', 'label', 'labels', 'diagnosis'),
     report=('report', 'report_text', 'text', 'full_report', 'radiology_report', 'caption'),
