@@ -569,6 +569,9 @@ def read_adapter(
         if (folder/'adapter_model.bin').is_file(): raise CXRError(f'{folder} has its weights as a pickle (adapter_model.bin), which can run code when opened: convert it to safetensors first.')
         raise CXRError(f'{folder} has no adapter_model.safetensors: its download stopped halfway; fetch it again.')
     own = read_json(folder/'cxr_llava.json') if (folder/'cxr_llava.json').is_file() else {}
+    said = cfg.get('base_model_name_or_path') or ''
+    if said and own.get('base') and base_name_or_text(said) != own['base'] and not Path(own['base']).is_dir():
+        raise CXRError(f"The adapter in {folder} names two bases, {own['base']} and {said}: its files do not belong together; fetch it again.")
     shapes = check_safetensors(weights)
     ranks = {s[0] for k,s in shapes.items() if 'lora_A' in k}
     if not cfg.get('rank_pattern') and ranks != {cfg.get('r')}: raise CXRError(f'The adapter in {folder} says rank {cfg.get("r")} but its weights have {sorted(ranks)}: its files do not belong together.')
