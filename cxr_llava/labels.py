@@ -409,7 +409,7 @@ def _texts(df, col, path):
     for c in ('report', 'text', 'reports', 'report impression', 'prediction'):
         if c in low: return df[low[c]]
     if len(df.columns)==1: return df.iloc[:, 0]
-    raise CXRError(f'Which column of {Path(path).name} holds reports? Say --text_col; it has {", ".join(map(str, df))}.')
+    raise CXRError(f'Which column of {Path(path).name} holds reports? Give --text_col of {", ".join(map(str, df))}.')
 
 # %% ../nbs/31_labels.ipynb #91c59d45
 def _read_table(path):

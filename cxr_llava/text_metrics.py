@@ -29,9 +29,11 @@ def clean_r2gen(
     return ' '.join(f'{s.translate(_DROPPED).strip()} .' for s in t.strip().lower().split('. '))
 
 # %% ../nbs/32_text_metrics.ipynb #1a8065a6
-TOKENISERS = {'r2gen': 'lower case, list numbers and punctuation dropped, sentence ends kept (R2Gen cleaning, no cut, no <unk>)',
-              'raw': 'split at white space', 'lower': 'lower case, split at white space',
-              '13a': 'sacrebleu 13a, case kept', '13a-lower': 'sacrebleu 13a, lower case', 'words': 'lower case, runs of a-z and 0-9'}
+TOKENISERS = {
+    'r2gen': 'lower case, list numbers and punctuation dropped, sentence ends kept (R2Gen cleaning, no cut, no <unk>)',
+    'raw': 'split at white space', 'lower': 'lower case, split at white space',
+    '13a': 'sacrebleu 13a, case kept', '13a-lower': 'sacrebleu 13a, lower case',
+    'words': 'lower case, runs of a-z and 0-9'}
 
 @lru_cache(maxsize=1)
 def _tokenizer_13a():
@@ -53,13 +55,14 @@ def tokenise(
 # %% ../nbs/32_text_metrics.ipynb #dea198bc
 def _check(preds, refs):
     "Two lists of strings of one length, or a sentence"
-    if isinstance(preds, str) or isinstance(refs, str): raise CXRError('Give a list of reports and a list of references, not a single string.')
+    if isinstance(preds, str) or isinstance(refs, str): raise CXRError('Give two lists, of reports and of references.')
     preds, refs = list(preds), list(refs)
-    if len(preds)!=len(refs): raise CXRError(f'{len(preds)} reports against {len(refs)} references: they must pair up one to one.')
+    if len(preds)!=len(refs):
+        raise CXRError(f'{len(preds)} reports against {len(refs)} references: they must pair up one to one.')
     if not preds: raise CXRError('There are no reports to score.')
     for name,texts in (('report', preds), ('reference', refs)):
-        bad = next((i for i,t in enumerate(texts) if not isinstance(t, str)), None)
-        if bad is not None: raise CXRError(f'{name} {bad} is {type(texts[bad]).__name__}, not text: leave the pair out or give an empty string.')
+        for i,t in enumerate(texts):
+            if not isinstance(t, str): raise CXRError(f'{name} {i} is {type(t).__name__}, not text: leave the pair out or give "".')
     return preds, refs
 
 # %% ../nbs/32_text_metrics.ipynb #a064c1a9
@@ -124,7 +127,8 @@ def bleu(
 )->dict: # bleu1..bleu4 in [0,1], tokenisation, formula, n
     "Corpus BLEU of all reports"
     stats = bleu_stats(preds, refs, how)
-    return bleu_from_stats(stats.sum(0), formula) | dict(tokenisation=f'{how}: {TOKENISERS[how]}', formula=formula, n=len(stats))
+    how = f'{how}: {TOKENISERS[how]}'
+    return bleu_from_stats(stats.sum(0), formula) | dict(tokenisation=how, formula=formula, n=len(stats))
 
 # %% ../nbs/32_text_metrics.ipynb #9c4d7b62
 def _lcs(a, b):
@@ -185,7 +189,8 @@ def rouge_l_coco(
     return np.array(out)
 
 # %% ../nbs/32_text_metrics.ipynb #dcf8e172
-TOKENISATION = f'BLEU (pycocoevalcap formula): {TOKENISERS["r2gen"]}; ROUGE F (rouge-score): {TOKENISERS["words"]}, no stems'
+TOKENISATION = (f'BLEU (pycocoevalcap formula): {TOKENISERS["r2gen"]}; '
+                f'ROUGE F (rouge-score): {TOKENISERS["words"]}, no stems')
 
 def pair_stats(
     preds, # Reports
@@ -201,7 +206,7 @@ def combine_stats(
     "The scores of every resample"
     weights = np.asarray(weights, dtype=float)
     if weights.ndim!=2 or weights.shape[1]!=len(stats):
-        raise CXRError(f'weights of shape {weights.shape} do not fit {len(stats)} pairs: one column per pair, one row per resample.')
+        raise CXRError(f'weights of shape {weights.shape} do not fit {len(stats)} pairs: one row per resample.')
     sums, n = weights@stats, weights.sum(1)
     with np.errstate(invalid='ignore', divide='ignore'): means = sums[:, 10:]/n[:, None]
     out = bleu_from_stats(sums[:, :10]) | dict(zip(('rouge1', 'rouge2', 'rougeL'), means.T))
@@ -211,14 +216,15 @@ def combine_stats(
 def _chest_labels(preds, refs, uncertain='negative'):
     "Micro and macro F1 of the six target pathologies between reports; undefined F1 stay out of the macro mean"
     from cxr_llava.labels import LABELLER, TARGETS, label_report
-    if uncertain not in ('negative', 'positive'): raise CXRError(f'uncertain must be negative or positive, not {uncertain!r}.')
+    if uncertain not in ('negative', 'positive'): raise CXRError(f'uncertain is negative or positive, not {uncertain!r}.')
     yes = (1,) if uncertain=='negative' else (1, -1)
     preds, refs = _check(preds, refs)
     y, p = (np.array([[l[t] in yes for t in TARGETS] for l in map(label_report, texts)]) for texts in (refs, preds))
     tp, wrong = (y & p).sum(0), (y ^ p).sum(0)
     f1 = [2*a/(2*a+b) for a,b in zip(tp, wrong) if a+b]
     micro = 2*tp.sum()/(2*tp.sum()+wrong.sum()) if f1 else np.nan
-    return dict(labels_micro_f1=float(micro), labels_macro_f1=float(np.mean(f1)) if f1 else np.nan, labeller=LABELLER, uncertain=uncertain)
+    macro = float(np.mean(f1)) if f1 else np.nan
+    return dict(labels_micro_f1=float(micro), labels_macro_f1=macro, labeller=LABELLER, uncertain=uncertain)
 
 METRICS = {'BleuMetric': (bleu, ('how', 'formula')), 'RougeMetric': (rouge, ('stemmer',)),
            'ChestLabelsMetric': (_chest_labels, ('uncertain',))}
@@ -234,7 +240,8 @@ def metric_class(
     fn, options = METRICS[name]
     text = datasets.Value('string')
     class _Metric(evaluate.Metric):
-        def __init__(self, keep_in_memory=True, **kw): super().__init__(keep_in_memory=keep_in_memory and kw.get('num_process', 1)==1, **kw)
+        def __init__(self, keep_in_memory=True, **kw):
+            super().__init__(keep_in_memory=keep_in_memory and kw.get('num_process', 1)==1, **kw)
         def _build_data_dir(self): return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
         def _info(self):
             return evaluate.MetricInfo(description=fn.__doc__, citation='', inputs_description='Two lists of reports.',

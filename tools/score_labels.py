@@ -48,12 +48,14 @@ def agreement(ref, labels, obs):
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('folder'); p.add_argument('--errors', help='show the disagreements with the gold on this target')
+    p.add_argument('--sections', default='findings,impression', help='what is read, for the gold and for the agreement (default %(default)s)')
     a = p.parse_args()
+    if not Path(a.folder).is_dir(): raise SystemExit(f'error: {a.folder} is not a folder; see the layout at the top of {__file__}')
     reports, lab = read_reports(a.folder), Path(a.folder)/'labels'
-    full = {k: ' '.join(s.get(x) or '' for x in ('FINDINGS', 'IMPRESSION')).strip() for k,s in reports.items()}
+    full = {k: ' '.join(s.get(x) or '' for x in a.sections.upper().split(',')).strip() for k,s in reports.items()}
     full = {k: t for k,t in full.items() if t}
-    start = time.perf_counter(); labels = {k: label_report(t) for k,t in full.items()}; took = time.perf_counter()-start
-    print(f'{LABELLER}: {len(full)} reports with text, {len(full)/took:,.0f} per second, sentence memory empty at the start')
+    start = time.process_time(); labels = {k: label_report(t) for k,t in full.items()}; took = time.process_time()-start
+    print(f'{LABELLER}: {len(full)} reports with text, {len(full)/took:,.0f} per processor second, nothing read before')
     for g in sorted(lab.glob('*_gold.csv')):
         gold = {k: r for k,r in rows(g, 'filename').items() if k in full}
         for name,pos in (('negative', {1}), ('positive', {1, -1})):
@@ -67,14 +69,12 @@ def main():
     for c in sorted(lab.glob('*.csv')):
         ref = rows(c, 'id') if 'id' in c.open(encoding='utf-8').readline().split(',') else {}
         if not ref: continue
-        findings = {k: label_report(reports[k].get('FINDINGS') or '') for k in ref if k in reports}
-        for what,l in (('findings + impression', labels), ('findings only', findings)):
-            six, n6 = agreement(ref, l, TARGETS); most, n13 = agreement(ref, l, OBSERVATIONS[1:]); nf, n1 = agreement(ref, l, OBSERVATIONS[:1])
-            print(f'\n{c.name}, {what}: four-state agreement six {six:.3f} (n={n6}), thirteen {most:.3f} (n={n13}), No Finding {nf:.3f} (n={n1})', end='')
+        six, n6 = agreement(ref, labels, TARGETS); most, n13 = agreement(ref, labels, OBSERVATIONS[1:]); nf, n1 = agreement(ref, labels, OBSERVATIONS[:1])
+        print(f'\n{c.name}, {a.sections}: four-state agreement six {six:.3f} (n={n6}), thirteen {most:.3f} (n={n13}), No Finding {nf:.3f} (n={n1})')
     sample = lab/'chexpert_sample_labels.csv'
     if sample.exists():
         ref = rows(sample, 'Reports')
-        ok, n = agreement(ref, {k: label_report(k) for k in ref}, OBSERVATIONS); print(f'\n\nCheXpert sample: {ok*n:.0f}/{n}')
+        ok, n = agreement(ref, {k: label_report(k) for k in ref}, OBSERVATIONS); print(f'\nCheXpert sample: {ok*n:.0f}/{n}')
     probes = lab/'f1chexbert_probe_sentences.json'
     if probes.exists():
         ps = json.loads(probes.read_text(encoding='utf-8')); print(f'probes: {sum(label_report(s)[o]==1 for s,o in ps)}/{len(ps)}')

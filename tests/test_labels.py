@@ -1,0 +1,41 @@
+"The labeller on sentences written for it, on noise, and as a command"
+import random
+from pathlib import Path
+import pytest
+from cxr_llava.labels import OBSERVATIONS, explain_report, label_report, main
+from cxr_llava.phrases import _VOCABULARY
+
+CODES = dict(zip('NMCLOEKPAXFTRD', OBSERVATIONS))
+LINES = [o for o in (Path(__file__).parent/'label_sentences.txt').read_text('utf-8').splitlines() if o and o[0] != '#']
+
+@pytest.mark.parametrize('line', LINES)
+def test_sentence(line):
+    text, codes = line.rsplit(' | ', 1)
+    labels = label_report(text.replace('\\n', '\n'))
+    expected = {CODES[c[0]]: int(c[1:]) if c[1:] else None for c in codes.split()}
+    assert {o: labels[o] for o in expected} == expected
+    assert not {o: v for o,v in labels.items() if v and o not in expected and o != 'No Finding'}
+
+def test_labels_follow_from_mentions():
+    rng = random.Random(0)
+    words = sorted(_VOCABULARY) + ['the', '___', '.', ',', '\n', 'INDICATION:', 'FINDINGS:', ';', '?', '(', ')', '/', '12', '3.5']
+    for _ in range(2000):
+        text = ' '.join(rng.choice(words) for _ in range(rng.randint(0, 40)))
+        labels, mentions = label_report(text), explain_report(text)
+        assert all(text[m.start:m.end] == m.text and m.value in (1, 0, -1) for m in mentions)
+        for o in set(OBSERVATIONS[1:]) - {'Cardiomegaly'}:         # heart failure speaks of it without naming it
+            values = {m.value for m in mentions if m.observation == o}
+            assert labels[o] in values if values else labels[o] is None
+
+@pytest.mark.parametrize('text', ['\u0130 no effusion \u212a', 'effusion '*5000, 'a'*50_000, ', '*5000 + 'effusion', '\n'*3000 + 'edema',
+                                  'INDICATION: '*2000, 'effusion or '*2000])
+def test_odd_text_is_read_in_time(text):
+    label_report(text); explain_report(text)
+
+def test_command_says_what_is_wrong(tmp_path, capsys):
+    p = tmp_path/'r.jsonl'
+    p.write_text('{"id": "a", "text": "Small effusion."}\n{"id": "b"\n')
+    with pytest.raises(SystemExit) as e: main([str(p)])
+    assert e.value.code == 2 and 'r.jsonl:2' in capsys.readouterr().err and not (tmp_path/'r.labels.csv').exists()
+    p.write_text('{"id": "a", "text": "Small effusion."}\n')
+    assert main([str(p)]) == 0 and (tmp_path/'r.labels.csv').read_text().splitlines()[1].startswith('a,')
