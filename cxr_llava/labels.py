@@ -88,7 +88,11 @@ def _change(self, k, value, i, j):
     if self.mode!='no' or i-self.cue[1]>3 or any(m[2]>=self.cue[1] for m in self.found): return
     self.mode, self.used, self.compared = '', True, True
 
-for _f in (_deny, _doubt, _maybe, _history, _change): setattr(_Reader, _f.__name__, _f)
+def _than(self, k, value, i, j):
+    "*More likely A than B* leaves B in doubt"
+    if 'likely' in self.words[:i]: self._enter('doubt', i, j)
+
+for _f in (_deny, _doubt, _maybe, _history, _change, _than): setattr(_Reader, _f.__name__, _f)
 
 # %% ../nbs/31_labels.ipynb #e26a006c
 def _chain(self, end):

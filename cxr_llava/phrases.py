@@ -148,7 +148,8 @@ NOTHING = '''
     near|behind|over|overlying|overlie the upper|lower? mediastinum|heart; thoracotomy|surgical|skin scar; lead to;
     in line; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
     bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant; without and with;
-    support the diagnosis; prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis;
+    support the diagnosis; not seen on|in the? prior|previous|earlier|old;
+    prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis;
     granulomatous|tuberculosis|tuberculous|histoplasmosis infection;
     prior|previous|old|remote|healed|chronic|past granulomatous|tuberculosis|tuberculous|histoplasmosis infection'''
 
@@ -232,11 +233,12 @@ CUES |= {
     but; however; although; though; except; except for; aside from; other than; apart from; while; whereas; yet;
     despite; nonetheless; nevertheless; in spite of; besides; save for''',
 'soft': '''
-    with; along with; status post; s/p; due to; secondary to; because of; following; after; post; related to; causing;
+    with; along with; status post; s/p; due to; secondary to; because of; following; after; related to; causing;
     caused by; since''',
 'history': '''
     history of; h/o; evaluated for|of; evaluation|eval|assessment for|of; rule out; r/o; treated for;
     treatment of|for; screening for; known history of; history''',
+'than': 'than',
 'change': 'change; increase; decrease; improvement; progression; difference',
 'or': 'or; versus',
 'and': 'and; as well as',
