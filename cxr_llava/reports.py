@@ -52,19 +52,33 @@ class Sections:
 
 # %% ../nbs/02_reports.ipynb #7401a524
 _SPELLINGS = dict(
-    findings=r'(?:chest |radiographic |pertinent |lung |cxr )?(?:findings?|fi?ndi?ngs|fidings|findigns|finding s|findins|findngs|fndings)(?:\(s\))?(?:(?: and |/| ?& ?| or )(?:impressions?|conclusions?|discussion))?|description|observations?|report(?: text)?|interpretation',
-    impression=r'(?:final |overall |diagnostic |clinical |radiology )?(?:impressions?|impres+i?on|imprssion|impresson|impession|imperssion|impressoin|impressio|impresion|imression|impresssion|conclusions?|conlusions?|conclsion|concluson|summary|opinion|imp)(?:\(s\))?(?:(?: and |/| ?& ?)(?:recommendations?(?:\(s\))?|plan))?|assessment|final diagnosis|diagnosis',
-    indication=r'(?:clinical |study |exam )?(?:indications?|indicaton|idication|indcation|inidcation)(?: for (?:the )?(?:exam(?:ination)?|study|procedure))?|(?:clinical )?reasons? for (?:the |this )?(?:exam(?:ination)?|study|visit|procedure|x-?ray)|clinical (?:information|data|question|statement|details|context|background|presentation)|history and indications?|indications?(?: and |/)(?:clinical )?history|presenting complaint|complaint',
+    findings=r'(?:chest |radiographic |pertinent |lung |cxr )?(?:findings?|fi?ndi?ngs|fidings|findigns|finding s|findins|'
+             r'findngs|fndings)(?:\(s\))?(?:(?: and |/| ?& ?| or )(?:impressions?|conclusions?|discussion))?|description|'
+             r'observations?|report(?: text)?|interpretation',
+    impression=r'(?:final |overall |diagnostic |clinical |radiology )?(?:impressions?|impres+i?on|imprssion|impresson|impession'
+               r'|imperssion|impressoin|impressio|impresion|imression|impresssion|conclusions?|conlusions?|conclsion|concluson'
+               r'|summary|opinion|imp)(?:\(s\))?(?:(?: and |/| ?& ?)(?:recommendations?(?:\(s\))?|plan))?|assessment|final diagnosis'
+               r'|diagnosis',
+    indication=r'(?:clinical |study |exam )?(?:indications?|indicaton|idication|indcation|inidcation)(?: for (?:the )?(?:exam(?:ination)?'
+               r'|study|procedure))?|(?:clinical )?reasons? for (?:the |this )?(?:exam(?:ination)?|study|visit|procedure|x-?ray)'
+               r'|clinical (?:information|data|question|statement|details|context|background|presentation)|history and indications?'
+               r'|indications?(?: and |/)(?:clinical )?history|presenting complaint|complaint',
     history=r'(?:clinical |patient |medical |relevant |past medical |brief )?(?:history|hx|histroy|hitory)(?: of present illness)?',
-    comparison=r'(?:prior |previous )?(?:comparisons?|comparsions?|comparision|comparions|comaprison|comparson|comparison\(s\))(?: (?:study|studies|exams?|films?|made|is made|to|with|examinations?))?|(?:prior|previous) (?:study|studies|exams?|examinations?|films?|radiographs?)|compared (?:to|with)|relevant priors?',
-    technique=r'(?:imaging |exam |study )?(?:techniques?|technqiue|techinique|tecnique|tehcnique)|views?|projections?|procedure(?: description)?|protocol|procedure comments?',
+    comparison=r'(?:prior |previous )?(?:comparisons?|comparsions?|comparision|comparions|comaprison|comparson|comparison\(s\))(?: (?:study'
+               r'|studies|exams?|films?|made|is made|to|with|examinations?))?|(?:prior|previous) (?:study|studies|exams?|examinations?'
+               r'|films?|radiographs?)|compared (?:to|with)|relevant priors?',
+    technique=r'(?:imaging |exam |study )?(?:techniques?|technqiue|techinique|tecnique|tehcnique)|views?|projections?|procedure(?: description)?'
+              r'|protocol|procedure comments?',
     examination=r'(?:type of )?(?:examinations?|exams?|study|exam type|study type|procedures? performed)|(?:exam|study) (?:description|date)',
     recommendation=r'recommend(?:ations?|ation\(s\)|ed follow[- ]up)|follow[- ]up|plan',
     notification=r'notifications?|notifcation|communication|critical (?:result|findings?)s?|results? (?:discussed|communicated)',
     addendum=r'(?:final |report )?addend(?:um|a)(?: (?:#? ?\d+|by [^:\n]{1,40}))?',
-    wet_read=r'wet read(?: version ?#? ?\d+)?(?: (?:by|from) [^:\n]{1,40})?|preliminary (?:report|read|interpretation|findings|impression)|provisional findings impression(?: \(pfi\))?|prelim(?:inary)?',
+    wet_read=r'wet read(?: version ?#? ?\d+)?(?: (?:by|from) [^:\n]{1,40})?|preliminary (?:report|read|interpretation|findings'
+             r'|impression)|provisional findings impression(?: \(pfi\))?|prelim(?:inary)?',
     final=r'final (?:report|read|interpretation)',
-    other=r'(?:electronically )?signed by|dictated by|transcribed by|attending(?: radiologist| physician)?|resident|approved by|reviewed by|end of (?:impression|report|addendum)|disclaimer|signature|date of (?:exam|service)|accession(?: number)?|mrn|patient(?: name| id)?|referring physician')
+    other=r'(?:electronically )?signed by|dictated by|transcribed by|attending(?: radiologist| physician)?|resident|approved by'
+          r'|reviewed by|end of (?:impression|report|addendum)|disclaimer|signature|date of (?:exam|service)|accession(?: number)?'
+          r'|mrn|patient(?: name| id)?|referring physician')
 _NAME = {k: re.compile(v, re.I) for k,v in _SPELLINGS.items()}
 _MAJOR = ('findings', 'impression', 'indication', 'history', 'comparison', 'technique', 'recommendation')
 
@@ -91,7 +105,8 @@ _SMALL = re.compile(rf'(?<![A-Za-z0-9/&-])(?:\*\*|__)?(?P<name>{_ALL})(?:\*\*|__
 
 # %% ../nbs/02_reports.ipynb #9393e34d
 _PROSE = re.compile(r'\b(?:the|these|this|those|following|other|additional|incidental|new|acute|no|any|of|in|for|with|by|and|or|to|at|as|a|an|his|her|on|from|'
-                    r'same|above|below|significant|important|associated|relevant|abnormal|normal|my|our|your|per|see|all|chest|x-?ray|is|are|was|were)[ \t]*$', re.I)
+                    r'same|above|below|significant|important|associated|relevant|abnormal|normal|my|our|your|per|see|all|chest|'
+                    r'x-?ray|is|are|was|were)[ \t]*$', re.I)
 
 _STRONG = re.compile(r'findings|impression|conclusion|indication|comparison|technique', re.I)
 
@@ -210,11 +225,17 @@ def parse_sections(
     return Sections(**res)
 
 # %% ../nbs/02_reports.ipynb #de858dad
-_PRIOR = re.compile(r'''\b(?:unchanged|(?:un)?altered|no (?:significant |interval |appreciable )*(?:interval )?changes?|interval(?!\s+between)|compar(?:ed|ison|ing) (?:to|with|is made)|in comparison|
-  stable|again (?:seen|noted|demonstrated|identified|is|are)|re-?demonstrat\w+|(?:since|than|from|on|to|with) (?:the )?(?:prior|previous|last|earlier|preceding|most recent)|
-  (?:prior|previous|earlier) (?:study|studies|exam\w*|radiographs?|films?|x-?rays?|chest|images?|imaging|cts?)|previously (?:seen|noted|described|demonstrated|identified|present)|
-  (?:has|have) (?:\w+ly )?(?:improved|worsened|resolved|increased|decreased|progressed|cleared|developed|been removed|enlarged)|(?:slightly |mildly |markedly )?(?:improved|worsened|worsening|improving|resolving)|
-  persist(?:s|ent|ently|ing)|no longer|remains?|as before|now (?:seen|present)|(?:is|are) new|new (?:since|from|compared)|similar (?:in appearance )?to (?:the )?(?:prior|previous)|(?:newly|interval) )\b'''.replace('\n', ''), re.I | re.X)
+_CHANGED = 'improved|worsened|resolved|increased|decreased|progressed|cleared|developed|been removed|enlarged'
+_EARLIER = '(?:the )?(?:prior|previous|last|earlier|preceding|most recent)'
+_PRIOR = re.compile('|'.join((
+    r'\b(?:unchanged|unaltered|stable|persist(?:s|ent|ently|ing)|no longer|as before|re-?demonstrat\w+)\b',
+    r'\bno (?:significant |interval |appreciable |other )*changes?\b(?! of| in the spine)|\binterval (?!between)\w+',
+    r'\bcompar(?:ed|ison|ing) (?:to|with|is made)|\bin comparison\b|\bagain (?:seen|noted|demonstrated|identified|is|are)\b',
+    rf'\b(?:since|than|from|on|to|with) {_EARLIER} (?!surg|granul|infect|traum|fract|operat|sternot|cabg)\w+',
+    r'\b(?:prior|previous|earlier) (?:chest )?(?:study|studies|exam\w*|radiographs?|films?|x-?rays?|images?|imaging|cts?)\b',
+    r'\bpreviously (?:seen|noted|described|demonstrated|identified|present)\b|\bsimilar (?:in appearance )?to (?:the )?(?:prior|previous)\b',
+    rf'\b(?:has|have) (?:\w+ly )?(?:{_CHANGED})\b|\b(?:improved|worsened|worsening|improving|resolving)\b',
+    r'\bremains?\b|\bnow (?:seen|present)\b|\b(?:is|are) new\b|\bnew (?:since|from|compared)\b|\bnewly\b')), re.I)
 _SENTENCE = re.compile(r'(?<=[.!?])\s+(?=[A-Z0-9(])|\n+')
 
 def sentences(
