@@ -354,9 +354,11 @@ def policy_table(
     systems:dict, # Name -> `policies`: policy -> `macro_f1`, `micro_f1`, `n`
 )->str: # HTML
     "The same reports under each reading of uncertain labels"
-    rows = [[f'{TITLES.get(s, s)}, {p}', num(d['macro_f1']), num(d['micro_f1']), d['n']]
-            for s,o in systems.items() for p,d in o.get('policies', {}).items()]
-    return plain_table(['System, uncertain as', 'macro F1 of 6', 'micro F1 of 6', 'label pairs'], rows)
+    def cell(d): return f'{num(d.get("macro_f1"))} ({d.get("n", 0)} pairs)'
+    head = ['Macro F1 of 6', 'uncertain as negative', 'uncertain as positive', 'definite pairs only']
+    rows = [[TITLES.get(s, s), *[cell(d['policies'].get(p, {})) for p in ('negative', 'positive', 'definite')]]
+            for s,d in systems.items() if d.get('policies')]
+    return plain_table(head, rows)
 
 # %% ../nbs/33_page.ipynb #7a3a298e
 def report_page(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONSTANT', 'read_items', 'study_order', 'split_hash', 'manifest_of', 'patients_of', 'source_of', 'other_study',
-           'blank_like', 'inputs_of', 'set_aside', 'stored_rows', 'check_rows', 'predict', 'now', 'append_rows']
+           'blank_like', 'inputs_of', 'aside', 'stored_rows', 'check_rows', 'predict', 'now', 'append_rows']
 
 # %% ../nbs/36_systems.ipynb #633b3bdd
 import datetime, hashlib, json, os, re, time
@@ -124,39 +124,46 @@ def inputs_of(
     return [(str(items[j]['images']), items[j]['images']) for j in which]
 
 # %% ../nbs/36_systems.ipynb #a1cb342f
-def set_aside(
-    path, # `predictions/<system>.jsonl`
-    why:str, # Reason in words
-)->Path: # Where it went
-    "Move predictions that do not belong to this evaluation out of the way"
-    path = Path(path)
-    dest = path.parent/'set_aside'/f'{path.stem}-{sha256(path)[:8]}.jsonl'
+def _meta(path): return path.with_suffix('.meta.json')
+
+def _move(path, dest):
+    "Move predictions with what they were made with"
     try:
-        dest.parent.mkdir(exist_ok=True)
-        for p,q in ((path, dest), (path.with_suffix('.meta.json'), dest.with_suffix('.meta.json'))):
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        for p,q in ((_meta(path), _meta(dest)), (path, dest)):
             if p.exists(): os.replace(p, q)
     except OSError as e: raise CXRError(os_sentence(e, dest)) from e
-    say(f'{path.name}: {why}; it was moved to {dest}.')
-    return dest
 
+def aside(
+    path, # `predictions/<system>.jsonl`
+    meta:dict, # What they were made with
+)->Path: # Its place among those set aside, the same for the same `meta`
+    "Where predictions wait that belong to another evaluation"
+    path = Path(path)
+    kept = {k: v for k,v in meta.items() if k not in ('made', 'versions')}
+    key = hash_json(kept) if kept else sha256(path)[:12] if path.exists() else 'unknown'
+    return path.parent/'set_aside'/f'{path.stem}-{key}.jsonl'
+
+# %% ../nbs/36_systems.ipynb #9382599b
 def stored_rows(
     path, # `predictions/<system>.jsonl`
     meta:dict, # What the predictions must have been made with
 )->list: # Rows that can be kept
     "Predictions already on disk for exactly this model, data and decoding"
     path = Path(path)
-    if not path.exists(): return []
-    side = path.with_suffix('.meta.json')
-    was = read_json(side) if side.exists() else {}
+    was = read_json(_meta(path)) if _meta(path).exists() else {}
     differ = [k for k in meta if was.get(k) != meta[k]]
-    if differ:
-        set_aside(path, f'made with another {" and ".join(differ)}' if was else 'it does not say what it was made with')
-        return []
+    if path.exists() and differ:
+        why = f'made with another {" and ".join(differ)}' if was else 'it does not say what it was made with'
+        say(f'{path.name}: {why}; moved to {aside(path, was)}.')
+        _move(path, aside(path, was))
+    if not path.exists() and aside(path, meta).exists(): _move(aside(path, meta), path)
+    if not path.exists(): return []
     rows, bad = read_jsonl(path)
     if bad or not path.read_bytes().endswith(b'\n'): write_jsonl(path, rows) # a killed process left half a line
     return rows
 
-# %% ../nbs/36_systems.ipynb #0680c8dc
+# %% ../nbs/36_systems.ipynb #a62bfa67
 def check_rows(
     rows:list, # Predictions: `id`, `text`, `reference`
     items:list, # From `read_items`
@@ -185,7 +192,7 @@ def check_rows(
             f'`cxr_eval` again.')
     return [byid[o['id']] for o in items]
 
-# %% ../nbs/36_systems.ipynb #984b5ce8
+# %% ../nbs/36_systems.ipynb #72edddad
 def predict(
     model, # A `CXRModel`
     items:list, # From `read_items`
