@@ -390,6 +390,14 @@ def _inside(folder, name, depth=2, widest=200):
     for o in entries: yield from _inside(Path(o), name, depth - 1, widest)
 
 # %% ../nbs/05_stages.ipynb #1e3e33c9
+def _named(run):
+    "Whether `run` is a folder other than the default one"
+    return bool(run) and run_root(run).absolute() != run_root().absolute()
+
+def _attached(name, run):
+    "Every attached copy of `name`; none when a run folder was named"
+    return set() if _named(run) else {p for m in _mounts() for p in _inside(m, name)}
+
 def find_artifact(
     name:str, # File or folder as named in the run folder, such as `train.json` or `adapter`
     run=None, # Run folder; empty for the default
@@ -398,19 +406,19 @@ def find_artifact(
     "Find what an earlier stage wrote: in the run folder, else in attached outputs. Raises `CXRError` naming the stage that makes it"
     root = run_root(run)
     if (root/name).exists(): return root/name
-    found = sorted({p for m in _mounts() for p in _inside(m, name)}, key=lambda p: (-p.stat().st_mtime, str(p)))
+    found = sorted(_attached(name, run), key=lambda p: (-p.stat().st_mtime, str(p)))
     if found:
         say(f'{name}: taken from {found[0]}' + (f' (newest of {len(found)})' if len(found) > 1 else ''))
         return found[0]
     who = f'{needed_by} needs {name}, which' if needed_by else name
-    raise CXRError(f'{who} is not in {root} nor in anything attached: {_maker(name)}.')
+    raise CXRError(f'{who} is not in {root}' + ('' if _named(run) else ' nor in anything attached') + f': {_maker(name)}.')
 
 def has_artifact(
     name:str, # As in `find_artifact`
     run=None, # Run folder; empty for the default
 )->bool: # It can be found
     "Whether `find_artifact` would find it, without a word"
-    return (run_root(run)/name).exists() or any(True for m in _mounts() for _ in _inside(m, name))
+    return (run_root(run)/name).exists() or bool(_attached(name, run))
 
 # %% ../nbs/05_stages.ipynb #804ba30b
 def versions(
