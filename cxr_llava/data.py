@@ -441,7 +441,9 @@ def audit_page(
         ax[f'x{k}'].imshow(Image.open(Path(root)/o.images[0]), cmap='gray', vmin=0, vmax=255)
         ax[f'x{k}'].set_title(f'{str(o.study_id)[:18]}, {o.split}', fontsize=8)
     bins = np.linspace(0, max(_words(df)) + 1, 31)
-    for name in ('train', 'val', 'test'): ax['h'].hist([w for w,s in zip(_words(df), df.split) if s == name] or [-1], bins=bins, histtype='step', density=True, label=name)
+    for name in ('train', 'val', 'test'):
+        w = [w for w,o in zip(_words(df), df.split) if o == name]
+        if w: ax['h'].hist(w, bins=bins, histtype='step', density=True, label=name)
     ax['h'].set(xlabel='words in findings and impression', ylabel='share of studies'); ax['h'].legend()
     return fig
 
