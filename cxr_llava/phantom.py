@@ -368,7 +368,8 @@ def phantom_xray(
     **findings, # Fields of `Truth`
 )->Image.Image: # Mode 'L', 8-bit
     "One frontal phantom X-ray for an example or a test: `phantom_xray(3, effusion='left')`"
-    if bad := set(findings)-{o.name for o in fields(Truth)}: raise CXRError(f"A phantom has no {sorted(bad)}; it knows {[o.name for o in fields(Truth)]}.")
+    known = [o.name for o in fields(Truth)]
+    if bad := sorted(set(findings)-set(known)): raise CXRError(f'A phantom has no {bad}: choose from what it knows, {known}.')
     return draw_xray(Truth(**findings), seed=seed, size=size)
 
 # %% ../nbs/04_phantom.ipynb #e976d64c
@@ -575,8 +576,8 @@ def make_phantom(
     except OSError as e:
         why = 'the disk is full' if e.errno==errno.ENOSPC else e.strerror
         raise CXRError(f"Cannot write phantom X-rays into {out}: {why}; free some space or choose another folder with --run.") from None
-    for name,data in (('indiana_reports', [o[0] for o in rows]), ('indiana_projections', [v for o in rows for v in o[1]]), ('phantom_truth', [o[2] for o in rows])):
-        write_atomic(out/f'{name}.csv', pd.DataFrame(data).to_csv(index=False))
+    tables = dict(indiana_reports=[o[0] for o in rows], indiana_projections=[v for o in rows for v in o[1]], phantom_truth=[o[2] for o in rows])
+    for name,data in tables.items(): write_atomic(out/f'{name}.csv', pd.DataFrame(data).to_csv(index=False))
     write_json(out/'phantom.json', made)
     return out
 
