@@ -758,7 +758,7 @@ def _stream(cmd, env):
     finally:
         if p.poll() is None: p.terminate(), p.wait(20)
 
-# %% ../nbs/20_finetune.ipynb #5ad65591
+# %% ../nbs/20_finetune.ipynb #e291d409
 def finetune(
     cfg:FinetuneConfig=None, # Settings; default when left out
 )->Path: # The adapter folder
@@ -785,7 +785,7 @@ def gpu_count(
     import torch
     return 0 if device == 'cpu' or not torch.cuda.is_available() else 1 if ':' in device else torch.cuda.device_count()
 
-# %% ../nbs/20_finetune.ipynb #2e66fc15
+# %% ../nbs/20_finetune.ipynb #a03509ec
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # Exit code
