@@ -56,13 +56,18 @@ class FinetuneConfig(Config):
     hf_token:str = '' # For gated models; better in the environment as HF_TOKEN. Never printed or written
 
 # %% ../nbs/20_finetune.ipynb #2b7bd66c
-TINY = dict(lr=6e-3, epochs=6., batch=16, effective_batch=16, warmup=.05, schedule='cosine', dropout=0., save_minutes=5.)
+TINY = dict(lr=6e-3, epochs=4., batch=16, effective_batch=16, warmup=.05, schedule='cosine', dropout=0., save_minutes=5.)
 
 def for_tiny(
     cfg:FinetuneConfig, # Settings as given
+    rows:int=0, # Conversations to learn from, if known
+    least:int=120, # Optimiser steps there should be at least
 )->FinetuneConfig: # The same with the tiny model's values where the user gave none
     "Settings for the tiny model"
-    return cfg.but(**{k: v for k,v in TINY.items() if k not in cfg._given})
+    res = cfg.but(**{k: v for k,v in TINY.items() if k not in cfg._given})
+    rows = min(rows, cfg.limit or rows)
+    if rows and 'epochs' not in cfg._given: res.epochs = max(res.epochs, float(math.ceil(least/math.ceil(rows/res.effective_batch))))
+    return res
 
 def tiny(cls, **kw):
     "Settings for the tiny model, with changes"
@@ -768,7 +773,7 @@ def finetune(
     cfg = cfg.but(data=str(data_paths(cfg)[0]), base=base_name(cfg.base))
     given, name = cfg, cfg.base
     if name == 'tiny':
-        cfg = for_tiny(cfg)
+        cfg = for_tiny(cfg, Path(cfg.data).read_text(encoding='utf-8', errors='ignore').count('"conversations"'))
         def new(k): return f'{k} {getattr(given, k)} -> {getattr(cfg, k)}'
         change = [new(k) for k in TINY if getattr(given, k) != getattr(cfg, k)]
         if change and world()[1] == 1: say(f'tiny model: {", ".join(change)} (set any of them to keep it)')
