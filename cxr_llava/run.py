@@ -188,11 +188,11 @@ def one_case(
 
 # %% ../nbs/50_run.ipynb #3b8c42b1
 EXTRA_CSS = """
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:18px 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(126px,1fr));gap:10px;margin:18px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px 14px}.tile b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
 .tile span{color:var(--soft);font-size:13px}.bar{height:8px;border-radius:4px;background:var(--teal);min-width:2px}
 code,pre{font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}pre{background:#1f2a30;color:#eef3f2;padding:12px 16px;border-radius:8px;overflow-x:auto}
-.scroll a{color:var(--teal)}
+.scroll a{color:var(--teal)}.two p{max-height:420px;overflow:auto}
 @media(max-width:640px){th{white-space:normal}}
 """
 
