@@ -350,9 +350,10 @@ def results_table(
 def report_picture(
     im, # X-ray, a `PIL.Image`
     report, # Anything whose `str` is the report
-): # A matplotlib figure
+): # A `PIL.Image`, as small as it may be
     "An X-ray beside its report"
-    import textwrap
+    import io, textwrap
+    from PIL import Image
     from matplotlib.figure import Figure
     fig = Figure(figsize=(8.4, 3.3), facecolor='white')
     ax, bx = fig.subplots(1, 2, width_ratios=[1, 1.55])
@@ -361,7 +362,9 @@ def report_picture(
     lines = [w for line in str(report).splitlines() for w in (textwrap.wrap(line, 58) or [''])]
     bx.text(0, 1, '\n'.join(lines[:16]), va='top', fontsize=10.5, linespacing=1.45, transform=bx.transAxes)
     fig.tight_layout()
-    return fig
+    buf = io.BytesIO()
+    fig.savefig(buf, format='png', dpi=100)
+    return Image.open(buf).convert('P', palette=Image.Palette.ADAPTIVE, colors=64)
 
 # %% ../nbs/50_run.ipynb #6eeddaf2
 def main(
