@@ -59,6 +59,7 @@ class ReportPanel:
         if not browse: self.top = self.folder
         self.xray, self.name, self.report, self.turns, self.error = None, '', None, [], None
         self._w, self._thread, self._stop, self._filling = None, None, threading.Event(), False
+        self._flag = self._stop
         self._guard = threading.RLock() # Held while what is shown changes owner
 
     @property
@@ -220,8 +221,8 @@ def _write(self:ReportPanel,
     begin, # Called before anything is written
 ):
     "Run a generation in a thread. Raises `CXRError` while another one runs"
-    if self._thread is not None and self._thread.is_alive() and not self._stop.is_set(): raise CXRError('A text is being written: press Stop first.')
-    flag = self._stop = threading.Event()
+    if self._thread is not None and self._thread.is_alive() and not self._flag.is_set(): raise CXRError('A text is being written: press Stop first.')
+    flag = self._flag = self._stop = threading.Event() # `_flag` stays this text's own when another X-ray is chosen
     begin()
     self._busy(True)
     self._thread = threading.Thread(target=self._work, args=(flag, make, show, done), daemon=True)
