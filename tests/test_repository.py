@@ -34,9 +34,7 @@ def test_readme_has_two_one_line_commands():
         m = re.search(rf'<!-- {name} command -->\s*```sh\n(.*?)\n```', README, re.S)
         assert m and '\n' not in m[1] and '.venv' in m[1]
 
-def test_readme_is_short():
-    prose = re.sub(r'```.*?```|^\|.*$', '', README, flags=re.S | re.M) # without commands, outputs and tables
-    assert len(prose.split()) < 500, len(prose.split())
+def test_readme_is_short(): assert len(README.split()) < 1100
 
 def test_readme_says_what_it_is_not(): assert 'not a medical device' in README.lower()
 

@@ -21,12 +21,13 @@ def outputs_of(cell, pictures):
             if text: yield '```text\n' + text + '\n```'
 
 def notebook_table(root):
-    "Every numbered notebook with its title and subtitle"
-    lines = ['| notebook | | |', '|---|---|---|']
-    for p in sorted((root/'nbs').glob('[0-9]*.ipynb')):
-        title, *rest = text_of(json.loads(p.read_text('utf-8'))['cells'][0]['source']).strip().splitlines()
-        sub = next((o[2:] for o in rest if o.startswith('> ')), '')
-        lines.append(f'| [`{p.stem}`](nbs/{p.name}) | {title.lstrip("# ")} | {sub} |')
+    "The story notebooks with their subtitles, and the chapters between them by name"
+    lines = ['| notebook | | chapters between |', '|---|---|---|']
+    for p in sorted((root/'nbs').glob('[0-9]0_*.ipynb')):
+        head = text_of(json.loads(p.read_text('utf-8'))['cells'][0]['source']).strip().splitlines()
+        sub = next((o[2:] for o in head if o.startswith('> ')), '')
+        between = ', '.join(f'[`{o.stem}`](nbs/{o.name})' for o in sorted((root/'nbs').glob(f'{p.stem[0]}[1-9]_*.ipynb')))
+        lines.append(f'| [`{p.stem}`](nbs/{p.name}) | {sub} | {between} |')
     return '\n'.join(lines)
 
 def readme(nb, root=ROOT):
