@@ -1,5 +1,5 @@
 "The labeller on sentences written for it, on noise, and as a command"
-import random
+import itertools, random
 from pathlib import Path
 import pytest
 from cxr_llava.labels import OBSERVATIONS, explain_report, label_report, main
@@ -15,6 +15,32 @@ def test_sentence(line):
     expected = {CODES[c[0]]: int(c[1:]) if c[1:] else None for c in codes.split()}
     assert {o: labels[o] for o in expected} == expected
     assert not {o: v for o,v in labels.items() if v and o not in expected and o != 'No Finding'}
+
+FINDINGS = {'pleural effusion': 'Pleural Effusion', 'pneumothorax': 'Pneumothorax', 'consolidation': 'Consolidation', 'pneumonia': 'Pneumonia',
+            'pulmonary edema': 'Edema', 'atelectasis': 'Atelectasis', 'rib fracture': 'Fracture', 'cardiomegaly': 'Cardiomegaly',
+            'opacity': 'Lung Opacity', 'pulmonary nodule': 'Lung Lesion', 'pleural thickening': 'Pleural Other'}
+FORMS = [o for o in (Path(__file__).parent/'label_forms.txt').read_text('utf-8').splitlines() if o[0] != '#']
+
+@pytest.mark.parametrize('line', FORMS)
+def test_form(line):
+    form, values = line.rsplit(' | ', 1)
+    values, rng = [None if v == '-' else int(v) for v in values.split()], random.Random(line)
+    some = list(itertools.permutations(FINDINGS, len(values)))
+    for words in some if len(some) < 60 else rng.sample(some, 60):
+        text = form.replace('\\n', '\n')
+        for k,w in zip('abc', words): text = text.replace(f'{{{k}}}', w).replace(f'{{{k.upper()}}}', w.capitalize())
+        labels = label_report(text)
+        assert [labels[FINDINGS[w]] for w in words] == values, text
+
+def test_layout_of_a_text_does_not_matter():
+    rng = random.Random(0)
+    for line in LINES:
+        text = line.rsplit(' | ', 1)[0].replace('\\n', '\n')
+        labels, words = label_report(text), text.split(' ')
+        k = rng.randrange(len(words)) if len(words) > 1 else 0
+        wrapped = ' '.join(words[:k]) + ('\n' if k else '') + ' '.join(words[k:])
+        for other in (text.upper(), text.lower(), wrapped, text.replace(' ', '  '), text.rstrip('.'), text.replace('\n', '\r\n')):
+            assert label_report(other) == labels, other
 
 def test_labels_follow_from_mentions():
     rng = random.Random(0)
