@@ -1,4 +1,7 @@
-"""What continuous integration refuses: `python tools/check.py` in the repository. Works on a copy; changes nothing."""
+"""What continuous integration refuses: `python tools/check.py` in the repository. Works on a copy; changes nothing.
+
+`--privacy` runs only what keeps patients, tokens and live widgets out: the pre-commit hook in tools/hooks.
+"""
 import argparse, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -7,7 +10,9 @@ SKIP = {'.git', '.venv', '.venv-ci', 'runs', 'build', 'dist', '_docs', '_proc', 
 TOKENS = {'Hugging Face token': r'\bhf_[A-Za-z0-9]{30,}', 'GitHub token': r'\b(ghp|gho|ghs|github_pat)_[A-Za-z0-9_]{30,}',
     'Kaggle token': r'\bKGAT_[A-Za-z0-9]{20,}|"key"\s*:\s*"[0-9a-f]{32}"', 'OpenAI-like key': r'\bsk-[A-Za-z0-9]{32,}',
     'private key': r'-----BEGIN [A-Z ]*PRIVATE KEY-----', 'AWS key': r'\bAKIA[0-9A-Z]{16}\b'}
-IDS = {'MIMIC patient id': r'\bp1\d{7}\b', 'MIMIC study id': r'\bs5\d{7}\b', 'MIMIC image id': r'\b[0-9a-f]{8}(-[0-9a-f]{8}){4}\b'}
+IDS = {'MIMIC patient id': r'(?<![0-9A-Za-z])p1\d{7}(?!\d)', 'MIMIC study id': r'(?<![0-9A-Za-z])s5\d{7}(?!\d)',
+    'MIMIC image id': r'\b[0-9a-f]{8}(-[0-9a-f]{8}){4}\b', 'MIMIC path': r'\bfiles/p1\d/p1\d{7}|physionet\.org/files/mimic-cxr'}
+DATA = {'.dcm', '.dicom', '.gz', '.tgz', '.zip', '.parquet', '.npy', '.npz', '.pkl', '.pt', '.bin', '.jpg', '.jpeg', '.tif', '.tiff'} # none of these is source
 HERE = {'path of one machine': r'(?<![\w.])/(home|root|work|Users)/[\w.]+'}
 
 def files(root):
@@ -70,6 +75,16 @@ def no_bad_outputs(root):
     def bad(o): return o.get('output_type') == 'error' or o.get('name') == 'stderr' or '\r' in ''.join(o.get('text', []))
     return [f'{p.name} cell {i}' for p,nb in notebooks(root).items() for i,c in enumerate(nb['cells']) for o in c.get('outputs', []) if bad(o)]
 
+def small_pictures(root):
+    "No picture above 300 kB in a notebook's outputs"
+    def size(v): return len(''.join(v))*3//4
+    return [f'{p.name} cell {i}: {size(v)/1e3:.0f} kB' for p,nb in notebooks(root).items() for i,c in enumerate(nb['cells'])
+        for o in c.get('outputs', []) for k,v in o.get('data', {}).items() if k.startswith('image/') and size(v) > 300_000]
+
+def no_data(root):
+    "No data file: X-rays, archives, pickled weights"
+    return [str(f.relative_to(root)) for f in files(root) if f.suffix.lower() in DATA]
+
 def small(root):
     "No notebook above 500 kB, no other file above 6 MB"
     def limit(f): return 500_000 if f.suffix == '.ipynb' else 6_300_000
@@ -101,18 +116,21 @@ def told(root):
         if not re.match(r'# .+\n+> .+', source(nb['cells'][0])): res.append(f'{p.name}: no title with subtitle')
     return res
 
-CHECKS = [clean_and_exported, readme_in_step, no_nbdev, no_widget_state, no_bad_outputs, small, no_secrets, short_cells, told]
+PRIVACY = [no_widget_state, no_bad_outputs, small_pictures, small, no_data, no_secrets]
+CHECKS = [clean_and_exported, readme_in_step, no_nbdev, *PRIVACY, short_cells, told]
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--root', type=Path, default=ROOT, help='the repository')
-    root = p.parse_args().root.resolve()
-    failed = 0
-    for f in CHECKS:
+    p.add_argument('--privacy', action='store_true', help='only the checks of the pre-commit hook')
+    args = p.parse_args()
+    root, failed = args.root.resolve(), 0
+    checks = PRIVACY if args.privacy else CHECKS
+    for f in checks:
         bad = f(root)
         failed += bool(bad)
         print(f'{"FAIL" if bad else "ok  "} {f.__doc__}' + ''.join(f'\n       {o}' for o in bad[:20]) + (f'\n       and {len(bad) - 20} more' if len(bad) > 20 else ''), flush=True)
-    print(f'{len(CHECKS) - failed} passed, {failed} failed (repository checks)')
+    print(f'{len(checks) - failed} passed, {failed} failed (repository checks)')
     sys.exit(failed > 0)
 
 if __name__ == '__main__': main()

@@ -37,9 +37,14 @@ def notebooks(names, env, tmp, timeout):
         rest = [ex.submit(alone, p) for p in found if p not in story]
         return first.result() + [o.result() for o in rest]
 
+def parallel():
+    "Two files at a time where pytest-xdist is there"
+    from importlib.util import find_spec
+    return ['-n', '2', '--dist', 'loadfile'] if find_spec('xdist') else []
+
 def pytest(env):
     "Exit code and counts of pytest on tests/"
-    r = subprocess.Popen([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests'], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    r = subprocess.Popen([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *parallel(), 'tests'], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     last = ''
     for line in r.stdout:
         print(line, end='', flush=True)

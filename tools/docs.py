@@ -1,0 +1,329 @@
+"""The docs site, from the saved notebooks: `python tools/docs.py` writes _docs/ and checks every link. Nothing is executed, nothing fetched.
+
+Sphinx with MyST-NB and Furo reads the notebooks; this file turns each into a page: hidden cells go, exported cells become an
+entry of the API with its signature, docstring and source link above the folded code, names in backticks become links.
+Pages without code are Markdown in nbs/pages; `results` there is filled from the stored result files.
+"""
+import argparse, ast, configparser, html, json, re, shutil, subprocess, sys, tempfile, textwrap, time
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ['when', 'glossary', 'results', 'model_card', 'data_card', 'tripod'] # order in the sidebar
+KAGGLE = 'https://www.kaggle.com/kernels/welcome?src='
+
+CONF = r'''
+project = html_title = 'cxr_llava'
+author = {author!r}
+copyright = {copyright!r}
+version = release = {version!r}
+extensions = ['myst_nb']
+nb_execution_mode = 'off'
+nb_merge_streams = True
+nb_code_prompt_show, nb_code_prompt_hide = 'Code', 'Code'
+nb_render_markdown_format = 'myst'
+nb_mime_priority_overrides = [('html', 'image/png', 0), ('html', 'image/svg+xml', 5), ('html', 'text/html', 10), ('html', 'text/markdown', 20), ('html', 'text/plain', 30)]
+myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist', 'attrs_inline']
+myst_heading_anchors = 4
+suppress_warnings = ['myst.header', 'mystnb.mime_priority'] # headings inside a saved report start where they like
+html_theme = 'furo'
+html_static_path = ['_static']
+html_css_files = ['site.css']
+html_copy_source = html_show_sourcelink = False
+html_favicon = '_static/favicon.svg'
+html_theme_options = dict(source_repository={git_url!r}, source_branch={branch!r}, source_directory='nbs/', top_of_page_buttons=[],
+    announcement='Research and education only. Not a medical device.', footer_icons=[])
+templates_path = []
+exclude_patterns = ['_static']
+python_use_unqualified_type_names = True
+add_module_names = False
+toc_object_entries_show_parents = 'hide'
+
+def mathml(self, node, display):
+    "Formulas as MathML, written at build time: no script, nothing fetched"
+    from latex2mathml.converter import convert
+    self.body.append(convert(node.astext(), display=display))
+    raise __import__('docutils').nodes.SkipNode
+
+def setup(app):
+    app.add_html_math_renderer('mathml', (lambda s, n: mathml(s, n, 'inline'), None), (lambda s, n: mathml(s, n, 'block'), None))
+    app.config.html_math_renderer = 'mathml'
+'''
+
+CSS = '''
+:root { --content-width: 52em; }
+body { --font-stack: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; --font-stack--monospace: ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace; }
+.subtitle { font-size: 1.15em; color: var(--color-foreground-secondary); margin-top: -.4em; }
+.links { font-size: .9em; margin-bottom: 1.6em; }
+.links a { display: inline-block; padding: .15em .7em; margin: 0 .4em .4em 0; border: 1px solid var(--color-background-border); border-radius: 1em; text-decoration: none; }
+.cell { margin: 1em 0; }
+.cell_output img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.cell_output div.text_html, .cell_output .output.text_html { overflow-x: auto; }
+.cell_output table, article table { font-size: .9em; }
+article pre, .cell_output pre { font-size: .82em; }
+.table-wrapper { overflow-x: auto; }
+article dl.py > dd { margin-left: 0; }
+article dl.py div.highlight pre { white-space: pre-wrap; padding-left: 1em; }
+article dl.py .headerlink { visibility: hidden; }
+article dl.glossary dt, article dl.simple dt { font-weight: 600; }
+.cell details.admonition.hide { border: 0; box-shadow: none; padding: 0; margin: 0; background: none; }
+.cell details.admonition.hide > summary { color: var(--color-foreground-muted); }
+.cell details.admonition.hide > summary p.admonition-title { background: none; padding: 0; margin: 0; font-weight: 400; font-size: .85em; }
+.cell details.admonition.hide > summary p.admonition-title::before { display: none; }
+dl.py > dt { font-size: .95em; }
+dl.py div.highlight { margin: .4em 0; }
+.src { float: right; font-size: .8em; }
+a.api { text-decoration: none; }
+math[display=block] { margin: 1em 0; overflow-x: auto; }
+@media (max-width: 46em) { article { overflow-wrap: anywhere; } }
+'''
+ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#12202c"/><path d="M15 5v12M17 5v12M14 9c-6 1-8 8-8 15 4 0 7-2 8-6M18 9c6 1 8 8 8 15-4 0-7-2-8-6" stroke="#cfe3f2" stroke-width="2" fill="none" stroke-linecap="round"/></svg>'
+
+def text(x): return ''.join(x) if isinstance(x, list) else x or ''
+
+def settings():
+    c = configparser.ConfigParser(delimiters=['='])
+    c.read(ROOT/'settings.ini', encoding='utf-8')
+    return c['DEFAULT']
+
+def page_name(stem): return re.sub(r'^\d+_', '', stem)
+
+def notebooks(): return sorted(p for p in (ROOT/'nbs').glob('*.ipynb'))
+
+def first_line(nb, mark):
+    lines = text(nb['cells'][0]['source']).splitlines()
+    return next((o[len(mark):].strip() for o in lines if o.startswith(mark)), '')
+
+# ---- what a page may link to
+
+def owner(f):
+    "Class that a `@patch`ed function belongs to, if any"
+    names = [d.id if isinstance(d, ast.Name) else getattr(getattr(d, 'func', None), 'id', '') for d in f.decorator_list]
+    ann = f.args.args[0].annotation if f.args.args else None
+    return getattr(ann, 'id', '') if any(o.startswith('patch') for o in names) else ''
+
+def defined(tree):
+    "Public functions and classes of parsed source, as (name, node)"
+    for o in tree.body:
+        if not isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): continue
+        name = o.name if isinstance(o, ast.ClassDef) or not owner(o) else f'{owner(o)}.{o.name}'
+        if not any(p.startswith('_') and not p.startswith('__') for p in name.split('.')): yield name, o
+
+def symbols():
+    "Every public name: bare and qualified name -> page#anchor; ambiguous bare names are left out"
+    res, seen = {}, {}
+    for p in sorted((ROOT/'cxr_llava').glob('[a-z]*.py')):
+        for name,_ in defined(ast.parse(p.read_text('utf-8'))):
+            where = f'{p.stem}.html#{name}'
+            res |= {f'cxr_llava.{p.stem}.{name}': where, f'{p.stem}.{name}': where}
+            for bare in {name, name.split('.')[-1]}: seen.setdefault(bare, []).append(where)
+        res[f'cxr_llava.{p.stem}'] = f'{p.stem}.html'
+    res |= {p.stem: f'{page_name(p.stem)}.html' for p in notebooks()}
+    return res | {k: v[0] for k,v in seen.items() if len(set(v)) == 1 and k not in res}
+
+def lines_of(module):
+    "Name -> (first, last) line in the exported module"
+    p = ROOT/'cxr_llava'/f'{module}.py'
+    return {n: (min([o.lineno, *(d.lineno for d in o.decorator_list)]), o.end_lineno) for n,o in defined(ast.parse(p.read_text('utf-8')))} if p.exists() else {}
+
+def linked(md, names, here):
+    "Names in backticks become links, outside code blocks and existing links"
+    def one(m):
+        to = names.get(m[1].removesuffix('()'))
+        if not to or to == f'{here}.html': return m[0]
+        return f'<a class="api" href="{to}"><code>{html.escape(m[1])}</code></a>'
+    parts = re.split(r'(```.*?```|~~~.*?~~~|\[[^\]]*\]\([^)]*\))', md, flags=re.S)
+    return ''.join(o if i % 2 else re.sub(r'(?<!`)`([\w.]+(?:\(\))?)`(?!`)', one, o) for i,o in enumerate(parts))
+
+def tidied(md, stems):
+    "Quarto callouts to MyST, links between notebooks to links between pages"
+    md = re.sub(r'^::: ?\{\.callout-(\w+)\}\n(.*?)^:::$', lambda m: f':::{{{m[1]}}}\n{m[2]}:::', md, flags=re.S | re.M)
+    return re.sub(r'\]\((?:nbs/)?(\d\d_\w+)\.ipynb(#[\w.-]*)?\)', lambda m: f']({page_name(m[1])}.ipynb{m[2] or ""})' if m[1] in stems else m[0], md)
+
+# ---- one notebook, one page
+
+def parsed(code):
+    "Statements of a cell; none when it holds notebook magic"
+    try: return ast.parse(code).body
+    except SyntaxError: return [None]
+
+def header(src, node):
+    "Source of a definition up to its body; all fields of a dataclass"
+    lines = src.splitlines()
+    body = node.body[0]
+    if isinstance(node, ast.ClassDef) and any('dataclass' in ast.dump(d) for d in node.decorator_list):
+        fields = [o for o in node.body if isinstance(o, ast.AnnAssign)]
+        if fields: return '\n'.join([lines[node.lineno-1], *(l for o in fields for l in lines[o.lineno-1:o.end_lineno])])
+    if body.lineno == node.lineno: return lines[node.lineno-1][:body.col_offset].rstrip()
+    return '\n'.join(lines[node.lineno-1:body.lineno-1])
+
+def short_signature(node):
+    if isinstance(node, ast.ClassDef): return ''
+    a = node.args
+    def arg(o, d=None):
+        d = ast.unparse(d) if d is not None else ''
+        return o.arg + (f'={d if len(d) < 20 and d.isascii() else "..."}' if d else '')
+    pos = a.posonlyargs + a.args
+    defaults = [None]*(len(pos) - len(a.defaults)) + a.defaults
+    parts = [arg(o, d) for o,d in zip(pos, defaults) if o.arg not in ('self', 'cls')]
+    if a.vararg: parts.append('*' + a.vararg.arg)
+    elif a.kwonlyargs: parts.append('*')
+    parts += [arg(o, d) for o,d in zip(a.kwonlyargs, a.kw_defaults)] + (['**' + a.kwarg.arg] if a.kwarg else [])
+    return f'({", ".join(parts)})'
+
+def api(src, module, where, ini, names, done):
+    "MyST entries for the public definitions of an exported cell"
+    for name,node in defined(ast.parse(src)):
+        kind = 'class' if isinstance(node, ast.ClassDef) else 'method' if '.' in name else 'function'
+        doc = linked(ast.get_docstring(node) or '', names, module)
+        a, b = where.get(name, (1, 1))
+        again = ':no-index:\n' if name in done else ''
+        done.add(name)
+        yield f'''
+``````{{py:{kind}}} {name}{short_signature(node)}
+:module: cxr_llava.{module}
+{again}
+<span id="{name}"></span><a class="src" href="{ini['git_url']}/blob/{ini['branch']}/cxr_llava/{module}.py#L{a}-L{b}">source</a>{doc}
+
+```python
+{textwrap.dedent(header(src, node))}
+```
+``````
+'''
+
+def shown(out):
+    "A saved output without what only a live kernel can use; None when nothing is left"
+    if out.get('output_type') == 'stream': return out if out.get('name') != 'stderr' and text(out['text']).strip() else None
+    data = {k: v for k,v in out.get('data', {}).items() if k in ('image/png', 'image/jpeg', 'image/svg+xml', 'text/html', 'text/markdown', 'text/plain')}
+    if any('widget' in k for k in out.get('data', {})): return None
+    if 'text/html' in data: data['text/html'] = re.sub(r'<a [^>]*href="(?!https?:|#|data:)[^"]*"[^>]*>(.*?)</a>', r'\1', text(data['text/html']), flags=re.S) # files of that run
+    if re.fullmatch(r'<(Figure|IPython|PIL)[^\n]*>', text(data.get('text/plain'))): data.pop('text/plain')
+    return {**out, 'data': data} if data else None
+
+def page(path, names, stems, ini):
+    "The notebook as MyST-NB shall read it"
+    nb = json.loads(path.read_text('utf-8'))
+    module = next((m[1] for c in nb['cells'] for m in [re.match(r'#\|\s*default_exp\s+(\w+)', text(c['source']))] if m), '')
+    where, done, cells = lines_of(module), set(), []
+    def md(s): cells.append(dict(cell_type='markdown', metadata={}, source=s))
+    for i,c in enumerate(nb['cells']):
+        src = text(c['source'])
+        flags = [re.sub(r'#\|\s*', '', o).strip() for o in src.splitlines() if o.startswith('#|')]
+        code = '\n'.join(o for o in src.splitlines() if not o.startswith('#|')).strip('\n')
+        if c['cell_type'] == 'markdown':
+            s = tidied(src, stems)
+            if not i: s = re.sub(r'\n> (.*)', lambda m: f'\n\n<p class="subtitle">{html.escape(m[1])}</p>\n\n' + links(path, module, ini), s, count=1)
+            md(linked(s, names, page_name(path.stem)))
+            continue
+        if c['cell_type'] != 'code' or any(f.split()[0] in ('hide', 'default_exp') for f in flags if f) or not code.strip(): continue
+        only_imports = all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in parsed(code))
+        if code.startswith('_all_') or only_imports and any(f.split()[0] == 'export' for f in flags if f): continue
+        exported = any(f.split()[0] in ('export', 'exports') for f in flags if f)
+        public = exported and list(api(code, module, where, ini, names, done))
+        if public: md('\n'.join(public))
+        constant = not any(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in parsed(code))
+        folded = exported and not constant or 'hide-input' in str(c.get('metadata')) or bool(c.get('metadata', {}).get('_kg_hide-input'))
+        outs = [o for o in map(shown, c.get('outputs', [])) if o]
+        cells.append(dict(cell_type='code', metadata=dict(tags=['hide-input'] if folded else []), execution_count=None, outputs=outs, source=code))
+    return dict(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'), language_info=dict(name='python')), nbformat=4, nbformat_minor=4)
+
+def links(path, module, ini):
+    "Where else this page can be had"
+    at = f'{ini["git_url"]}/blob/{ini["branch"]}/nbs/{path.name}'
+    res = f'<a href="{at}">Notebook on GitHub</a>'
+    if re.match(r'\d0_', path.name): res = f'<a href="{KAGGLE}{at}">Open in Kaggle</a>' + res
+    if module: res += f'<a href="{ini["git_url"]}/blob/{ini["branch"]}/cxr_llava/{module}.py">Module <code>cxr_llava.{module}</code></a>'
+    return f'<p class="links">{res}</p>'
+
+def contents(nbs, pages):
+    "Hidden tables of contents: a group for each decade, its story notebook first, then the pages without code"
+    groups = {}
+    for p in nbs:
+        if p.stem != 'index': groups.setdefault(p.stem[0], []).append(p)
+    res = ''
+    for g in groups.values():
+        title = first_line(json.loads(g[0].read_text('utf-8')), '# ')
+        res += f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(page_name(p.stem) for p in g) + '\n```\n\n'
+    return res + '```{toctree}\n:hidden:\n:caption: Guide\n\n' + '\n'.join(pages) + '\n```\n'
+
+def write_source(src):
+    "Everything Sphinx reads"
+    sys.path.insert(0, str(ROOT/'tools'))
+    from readme import notebook_table
+    ini, names, nbs = settings(), symbols(), notebooks()
+    stems = {p.stem for p in nbs}
+    (src/'_static').mkdir(parents=True)
+    (src/'_static/site.css').write_text(CSS)
+    (src/'_static/favicon.svg').write_text(ICON)
+    (src/'conf.py').write_text(CONF.format(**{k: ini[k] for k in ('author', 'copyright', 'version', 'git_url', 'branch')}))
+    if (ROOT/'nbs/images').exists(): shutil.copytree(ROOT/'nbs/images', src/'images')
+    pages = [o for o in PAGES if (ROOT/f'nbs/pages/{o}.md').exists()]
+    for p in nbs:
+        nb = page(p, names, stems, ini)
+        if p.stem == 'index':
+            table = tidied(notebook_table(ROOT).replace('](nbs/', ']('), stems)
+            for c in nb['cells']: c['source'] = text(c['source']).replace('<!-- notebooks -->', table)
+            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=contents(nbs, pages)))
+        (src/f'{page_name(p.stem)}.ipynb').write_text(json.dumps(nb), 'utf-8')
+    for o in pages:
+        md = (ROOT/f'nbs/pages/{o}.md').read_text('utf-8')
+        if '<!-- results -->' in md:
+            from results import results_page
+            md = md.replace('<!-- results -->', results_page(ROOT))
+        (src/f'{o}.md').write_text(linked(tidied(md, stems), names, o), 'utf-8')
+
+# ---- links
+
+class _Links(HTMLParser):
+    def __init__(self): super().__init__(); self.ids, self.links, self.outside = set(), [], []
+    def handle_starttag(self, tag, attrs):
+        d = dict(attrs)
+        if d.get('id'): self.ids.add(d['id'])
+        for k in ('href', 'src'):
+            v = d.get(k)
+            if not v or v.startswith(('data:', 'mailto:')): continue
+            if urlsplit(v).scheme in ('http', 'https') or v.startswith('//'):
+                if tag not in ('a',) and d.get('rel') not in ('canonical',): self.outside.append(v)
+            else: self.links.append(v)
+
+def broken_links(out):
+    "Complaints about links and anchors inside the site, and about anything a page would fetch from outside"
+    parsed = {}
+    for p in out.rglob('*.html'):
+        parsed[p] = _Links()
+        parsed[p].feed(p.read_text('utf-8'))
+    for p,d in parsed.items():
+        yield from (f'{p.name}: fetches {o}' for o in d.outside)
+        for o in d.links:
+            u = urlsplit(o)
+            to = (p.parent/unquote(u.path)).resolve() if u.path else p
+            if to.is_dir(): to = to/'index.html'
+            if not to.exists(): yield f'{p.name}: no page {o}'
+            elif u.fragment and to in parsed and unquote(u.fragment) not in parsed[to].ids: yield f'{p.name}: no anchor {o}'
+
+def build(out):
+    "Seconds it took. Raises `SystemExit` with the complaints"
+    t = time.time()
+    with tempfile.TemporaryDirectory() as d:
+        src, new = Path(d)/'src', Path(d)/'html'
+        write_source(src)
+        r = subprocess.run([sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', '-j', 'auto', str(src), str(new)], capture_output=True, text=True)
+        if r.returncode: sys.exit((r.stderr or r.stdout).replace(str(src), 'nbs') + 'the docs site was not built: mend the warnings above.')
+        shutil.rmtree(new/'.doctrees', ignore_errors=True)
+        (new/'.nojekyll').write_text('')
+        bad = sorted(set(broken_links(new)))
+        if bad: sys.exit('\n'.join(bad) + f'\n{len(bad)} broken links: the docs site was not written.')
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(new, out)
+    return time.time() - t
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument('--out', type=Path, default=ROOT/'_docs', help='folder of the site')
+    out = p.parse_args().out
+    secs = build(out)
+    n = len(list(out.glob('*.html')))
+    print(f'{out}: {n} pages in {secs:.0f} s, {sum(f.stat().st_size for f in out.rglob("*") if f.is_file())/1e6:.1f} MB, no warning, no broken link')
+
+if __name__ == '__main__': main()
