@@ -7,29 +7,37 @@ __all__ = ['clean_text', 'Sections', 'section_of', 'join_sections', 'parse_secti
            'drop_priors', 'deid_count']
 
 # %% ../nbs/02_reports.ipynb #629b64d0
-import html, re, unicodedata
+import html, json, re, unicodedata
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from functools import lru_cache
 from .stages import CXRError
 
 # %% ../nbs/02_reports.ipynb #283f1499
 _ITEM = re.compile(r'\n[ \t]*(?=(?:\d{1,2}[.)]|\(\d{1,2}\)|[-*•])[ \t]+\S)')
+_HYPHEN = re.compile(r'(?<=[A-Za-z]-)[ \t]*\n[ \t]*(?=[a-z])') # a word broken at its hyphen
+_ODD = re.compile(r'[^\n\t -~]|&') # all that `_plain` cares about
 
 def _plain(s):
     "Entities resolved, invisible characters removed, line ends unified"
+    if not _ODD.search(s): return s
     for _ in range(9):
         if (t := html.unescape(re.sub(r'&(?:amp;)+', '&', s))) == s: break
         s = t
     s = unicodedata.normalize('NFC', re.sub(r'\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]', '\n', s))
     return ''.join(c for c in s if c in '\n\t' or unicodedata.category(c) not in ('Cc', 'Cf', 'Cs', 'Co'))
 
+def _tidy(s):
+    "One line of plain text, but for the items of a list"
+    if '\n' not in s.strip(): return ' '.join(s.split())
+    parts = [' '.join(o.split()) for o in _ITEM.split('\n' + _HYPHEN.sub('', s))]
+    return '\n'.join(o for o in parts if o)
+
 def clean_text(
     s:str, # Text of one section; None stays None
 )->str: # Same words, tidy spaces
     "Tidy `s` without losing a word; cleaning twice changes nothing"
-    if s is None: return None
-    s = re.sub(r'(?<=[A-Za-z]-)[ \t]*\n[ \t]*(?=[a-z])', '', _plain(s)) # a word broken at its hyphen
-    parts = [' '.join(o.split()) for o in _ITEM.split('\n' + s)]
-    return '\n'.join(o for o in parts if o)
+    return None if s is None else _tidy(_plain(s))
 
 # %% ../nbs/02_reports.ipynb #47a18776
 @dataclass
@@ -52,103 +60,148 @@ class Sections:
 
 # %% ../nbs/02_reports.ipynb #7401a524
 _SPELLINGS = dict(
-    findings=r'(?:chest |radiographic |pertinent |lung |cxr )?(?:findings?|fi?ndi?ngs|fidings|findigns|finding s|findins|'
-             r'findngs|fndings)(?:\(s\))?(?:(?: and |/| ?& ?| or )(?:impressions?|conclusions?|discussion))?|description|'
+    findings=r'(?:impressions?|conclusions?)(?: and |/| ?& ?)findings?|(?:(?:chest|radiographic|radiologic(?:al)?|imaging|pertinent|reference|lung|cxr|x-?ray) )?(?:findings?|finding s)(?:\(s\))?(?:(?: and |/| ?& ?| or )(?:impressions?|conclusions?|discussion))?|description|'
              r'observations?|report(?: text)?|interpretation',
-    impression=r'(?:final |overall |diagnostic |clinical |radiology )?(?:impressions?|impres+i?on|imprssion|impresson|impession'
-               r'|imperssion|impressoin|impressio|impresion|imression|impresssion|conclusions?|conlusions?|conclsion|concluson'
+    impression=r'(?:(?:final|overall|diagnostic|clinical|radiology|radiologic(?:al)?|radiographic|imaging|chest|cxr) )?(?:impressions?|conclusions?'
                r'|summary|opinion|imp)(?:\(s\))?(?:(?: and |/| ?& ?)(?:recommendations?(?:\(s\))?|plan))?|assessment|final diagnosis'
                r'|diagnosis',
-    indication=r'(?:clinical |study |exam )?(?:indications?|indicaton|idication|indcation|inidcation)(?: for (?:the )?(?:exam(?:ination)?'
+    indication=r'(?:clinical |study |exam )?(?:indications?)(?: for (?:the )?(?:exam(?:ination)?'
                r'|study|procedure))?|(?:clinical )?reasons? for (?:the |this )?(?:exam(?:ination)?|study|visit|procedure|x-?ray)'
-               r'|clinical (?:information|data|question|statement|details|context|background|presentation)|history and indications?'
+               r'|(?:history|hx)/indications?|clinical (?:information|data|question|statement|details|context|background|presentation)|history and indications?'
                r'|indications?(?: and |/)(?:clinical )?history|presenting complaint|complaint',
-    history=r'(?:clinical |patient |medical |relevant |past medical |brief )?(?:history|hx|histroy|hitory)(?: of present illness)?',
-    comparison=r'(?:prior |previous )?(?:comparisons?|comparsions?|comparision|comparions|comaprison|comparson|comparison\(s\))(?: (?:study'
+    history=r'(?:clinical |patient |medical |relevant |past medical |brief )?(?:history|hx)(?: of present illness)?',
+    comparison=r'(?:prior |previous )?(?:comparisons?|comparison\(s\))(?: (?:study'
                r'|studies|exams?|films?|made|is made|to|with|examinations?))?|(?:prior|previous) (?:study|studies|exams?|examinations?'
                r'|films?|radiographs?)|compared (?:to|with)|relevant priors?',
-    technique=r'(?:imaging |exam |study )?(?:techniques?|technqiue|techinique|tecnique|tehcnique)|views?|projections?|procedure(?: description)?'
+    technique=r'(?:imaging |exam |study )?techniques?|views?|projections?|procedure(?: description)?'
               r'|protocol|procedure comments?',
     examination=r'(?:type of )?(?:examinations?|exams?|study|exam type|study type|procedures? performed)|(?:exam|study) (?:description|date)',
     recommendation=r'recommend(?:ations?|ation\(s\)|ed follow[- ]up)|follow[- ]up|plan',
-    notification=r'notifications?|notifcation|communication|critical (?:result|findings?)s?|results? (?:discussed|communicated)',
+    notification=r'notifications?|communication|critical (?:result|findings?)s?|results? (?:discussed|communicated)',
     addendum=r'(?:final |report )?addend(?:um|a)(?: (?:#? ?\d+|by [^:\n]{1,40}))?',
-    wet_read=r'wet read(?: version ?#? ?\d+)?(?: (?:by|from) [^:\n]{1,40})?|preliminary (?:report|read|interpretation|findings'
+    wet_read=r'wet ?read(?: version ?#? ?\d+)?(?: (?:by|from) [^:\n]{1,40})?|preliminary (?:report|read|interpretation|findings'
              r'|impression)|provisional findings impression(?: \(pfi\))?|prelim(?:inary)?',
     final=r'final (?:report|read|interpretation)',
     other=r'(?:electronically )?signed by|dictated by|transcribed by|attending(?: radiologist| physician)?|resident|approved by'
           r'|reviewed by|end of (?:impression|report|addendum)|disclaimer|signature|date of (?:exam|service)|accession(?: number)?'
-          r'|mrn|patient(?: name| id)?|referring physician')
-_NAME = {k: re.compile(v, re.I) for k,v in _SPELLINGS.items()}
-_MAJOR = ('findings', 'impression', 'indication', 'history', 'comparison', 'technique', 'recommendation')
+          r'|mrn|patient(?: name| id)?|referring physician|(?:reading |interpreting |attending |staff )?radiologist')
+_NAME = re.compile('|'.join(f'(?P<{k}>{v})' for k,v in _SPELLINGS.items()), re.I)
+_MAIN = ('findings', 'impression', 'conclusion', 'indication', 'comparison', 'technique', 'examination')
 
+@lru_cache(1 << 14)
 def section_of(
     heading:str, # A heading without its marks
 )->str: # Name of the section, or None
     "Which section a heading starts"
     h = ' '.join(heading.split()).strip(' :*_#-=')
-    for k,rx in _NAME.items():
-        if rx.fullmatch(h): return k
-    if h.isupper() and re.search(r'\b(CHEST|CXR|RADIOGRAPHS?|LUNGS?)\b', h) and len(h) < 80: return 'examination'
+    if m := _NAME.fullmatch(h): return m.lastgroup
+    if h.isupper() and re.search(r'\b(CHEST|CXR|RADIOGRAPHS?)\b', h) and len(h) < 80: return 'title'
+    if h.isalpha() and 6 < len(h) < 14 and (near := get_close_matches(h.lower(), _MAIN, 1, .87)): return section_of(near[0])
 
 # %% ../nbs/02_reports.ipynb #d52b6799
-_ALL = '|'.join(_SPELLINGS.values())
-_UPPER = re.sub(r'(?<!\\)[a-z]', lambda m: m[0].upper(), _ALL)
-_CHEST = r'(?=[A-Z0-9 ,./&()-]{0,80}\b(?:CHEST|CXR|RADIOGRAPHS?)\b)[A-Z][A-Z0-9 ,./&()-]{3,80}'
-_OPEN = r'[ \t]*(?:#{1,6}[ \t]*|>[ \t]*|[-+•][ \t]+|\(?\d{1,2}[.)][ \t]+)?(?:\*\*\*?|__|\*|<b>|<strong>|<u>|\[)?[ \t]*'
-_CLOSE = r'[ \t]*(?:\*\*\*?|__|\*|</b>|</strong>|</u>|\])?[ \t]*'
-_COLON = rf'(?:{_CLOSE}(?:[:：]+|[ \t]--?[ \t]|[ \t]?[–—][ \t]?){_CLOSE})'
-_LINE = re.compile(rf'^{_OPEN}(?P<name>{_ALL}|(?-i:{_CHEST})){_COLON}', re.I | re.M)
-_ALONE = re.compile(rf'^(?P<open>{_OPEN})(?P<name>{_ALL})(?P<close>{_CLOSE})[ \t.]*#*[ \t]*$', re.I | re.M)
-_CAPS = re.compile(rf'(?:\*\*|__)?(?P<name>{_UPPER})(?:\*\*|__)?[ \t]*[:：](?:\*\*|__)?')
-_SMALL = re.compile(rf'(?<![A-Za-z0-9/&-])(?:\*\*|__)?(?P<name>{_ALL})(?:\*\*|__)?[ \t]*[:：](?:\*\*|__)?', re.I)
+_OPEN = re.compile(r'[ \t]*(?:#{1,6}[ \t]*|>[ \t]*|[-+•][ \t]+|\(?\d{1,2}[.)][ \t]+)?(?:\*\*\*?|__(?!_)|\*|\[)?[ \t]*')
+_SEP = re.compile(r'[ \t]*(?:\*\*\*?|(?<!_)__|\*|\])?[ \t]*(?:[:：]+-?|[ \t]--?[ \t]|[ \t]?[–—][ \t]?)[ \t]*(?:\*\*\*?|__(?!_)|\*|\])?')
+_ANY_SEP = re.compile('[:：–—]|-[ \t]')
+_ENDED = re.compile(r'[.!?:;)]\s*$')
+_PAREN = re.compile(r'[ \t]*\([^()\n]{1,40}\)$')
+_STRONG = re.compile(r'findings|impression|conclusion|indication|comparison|technique', re.I)
+_MAJOR = ('findings', 'impression', 'indication', 'history', 'comparison', 'technique', 'recommendation')
+
+def _begins(text, at, mark, name, key, alone=False):
+    "Whether a name at the start of a line, after `mark`, is a heading"
+    if name.isupper() or mark and mark[0] in '#*_[>': return not (alone and len(name) < 4)
+    if mark[:1].isdigit() and key not in _MAJOR[:-1]: return False
+    fresh = not (b := text[max(0, at-80):at].rstrip(' ')) or b.endswith('\n\n')
+    if alone: return len(name) > 3 and (fresh or name[0].isupper() and bool(_ENDED.search(b)))
+    return fresh or name[0].isupper() or bool(_STRONG.fullmatch(name)) or bool(_ENDED.search(b))
+
+# %% ../nbs/02_reports.ipynb #af07502c
+def _line_head(text, at, line):
+    "(start, end, section) of the heading at the start of a line, or None"
+    o = _OPEN.match(line)
+    mark, i = o[0].strip(), o.end()
+    for n,s in enumerate(_SEP.finditer(line, i + 3, i + 100) if _ANY_SEP.search(line, i + 3) else ()):
+        name = _PAREN.sub('', line[i:s.start()])
+        if len(name) < 90 and (key := section_of(name)) and _begins(text, at, mark, name, key): return at, at + s.end(), key
+        if n > 1: break
+    name = line[i:].rstrip(' \t.;=#*_:]')
+    if len(name) > 75 or name.count(' ') > 7 or not (mark or name.isupper()) and line.endswith('.'): return
+    if key := section_of(_PAREN.sub('', name)):
+        if _begins(text, at, mark, name, key, True): return at, at + len(line), key
 
 # %% ../nbs/02_reports.ipynb #9393e34d
 _PROSE = re.compile(r'\b(?:the|these|this|those|following|other|additional|incidental|new|acute|no|any|of|in|for|with|by|and|or|to|at|as|a|an|his|her|on|from|'
                     r'same|above|below|significant|important|associated|relevant|abnormal|normal|my|our|your|per|see|all|chest|'
                     r'x-?ray|is|are|was|were)[ \t]*$', re.I)
+_WORD = re.compile(r'(?<![A-Za-z0-9/&-])[A-Za-z]|(?<=[a-z])[A-Z](?=[A-Z]{3})|(?=FINDINGS?[: *]|IMPRESSION|CONCLUSION|INDICATION|COMPARISON|TECHNIQUE)')
 
-_STRONG = re.compile(r'findings|impression|conclusion|indication|comparison|technique', re.I)
-
-def _inline(text, m):
+def _inline(text, at, name, bold):
     "Whether a heading inside a line is one"
-    name, tail = m['name'], text[max(0, m.start()-40):m.start()]
+    tail = text[max(0, at-40):at]
     if name.isupper():
         glued = tail[-1:].isalnum() and not (tail[-1].islower() or _STRONG.fullmatch(name) and len(name) > 7)
         return len(name) > 3 and not glued and tail[-1:] not in ('/', '&', '-') and not re.search(r'\b(?:AND|OF|THE|FOR|NO)[ \t]*$', tail)
-    if section_of(name) not in _MAJOR or len(name) < 4: return False
-    ended = not tail.strip() or re.search(r'[.!?;:)\]*_][ \t]*$|\n[ \t]*$', tail) or m[0].startswith(('**', '__'))
-    return bool(ended) or bool(_STRONG.fullmatch(name)) and not _PROSE.search(tail)
+    if section_of(name) not in _MAJOR or len(name) < 4 or tail[-1:].isalnum(): return False
+    ended = not tail.strip() or re.search(r'[.!?;:)\]*_][ \t]*$|\n[ \t]*$', tail) or bold
+    return bool(ended) or bool(_STRONG.fullmatch(name)) and (not _PROSE.search(tail) or name[0].isupper() and bool(re.search(r'\b[a-z]+ $', tail)))
 
-# %% ../nbs/02_reports.ipynb #ecd5e190
-def _begins(text, m, alone=False):
-    "Whether a name at the start of a line is a heading"
-    name, key, marks = m['name'], section_of(m['name']), m[0].strip()[0] in '#*_<[>'
-    if marks or name.isupper(): return not (alone and len(name) < 4)
-    if m[0].strip()[0].isdigit() and key not in _MAJOR[:-1]: return False
-    fresh = not (b := text[max(0, m.start()-80):m.start()].rstrip(' ')) or b.endswith('\n\n')
-    if alone: return len(name) > 3 and not m[0].rstrip().endswith('.') and (fresh or name[0].isupper() and bool(re.search(r'[.!?:;)]\s*$', b)))
-    return fresh or name[0].isupper() or bool(_STRONG.fullmatch(name)) or bool(re.search(r'[.!?:;)]\s*$', b))
+# %% ../nbs/02_reports.ipynb #ca0eb9e7
+_COLON = re.compile(r'(?P<close>\*\*|__)?[ \t]*(?<![\d:：])[:：](?!\d\d\b)(?:\*\*|__(?!_))?')
+
+def _inline_heads(text, at, end):
+    "(start, end, section) of the headings inside text[at:end], a part of one line"
+    for c in _COLON.finditer(text, at, end):
+        lo, found = max(at, c.start() - 70), []
+        for s in _WORD.finditer(text, lo, c.start()):
+            name = text[s.start():c.start()].rstrip()
+            if key := section_of(name): found.append((s.start(), name, key))
+        if not found: continue
+        start, name, key = next((o for o in found if o[1].isupper()), found[0])
+        bold = text[:start].endswith(('**', '__')) if start < 3 else text[start-2:start] in ('**', '__')
+        if _inline(text, start, name, bold): yield start - 2*bold, c.end(), key
+
+# %% ../nbs/02_reports.ipynb #3f564e3b
+_MARKED = re.compile(r'(?:\*\*|__(?!_)|\[|<)(?P<name>[A-Za-z][A-Za-z &/()]{2,40})(?:\*\*|__|\]|>)[ \t]*[:：]?')
+_BARE = re.compile(r'\b(?P<name>FINDINGS?|IMPRESSIONS?|CONCLUSIONS?|INDICATIONS?|COMPARISONS?|TECHNIQUE|HISTORY)(?= +(?:[A-Z0-9_]?[a-z_.)]|A ))', re.M)
+_SIGNED = re.compile(r'^(?:electronically (?:signed|verified|approved)|(?:signed|dictated|transcribed|approved|verified)(?: electronically)? (?:by|on)|'
+                     r'\*{2,} ?(?:final|end of)|(?<=\n\n)end of (?:impression|report))[^\n]{0,200}$', re.I | re.M)
+
+def _rare_heads(text):
+    "(start, end, section) of headings between marks, without marks, and of signatures"
+    if any(o in text for o in ('**', '__', '[', '<')):
+        for m in _MARKED.finditer(text):
+            if (key := section_of(m['name'])) in _MAJOR: yield m.start(), m.end(), key
+    for m in _BARE.finditer(text):
+        if m.start() == 0 or text[m.start()-1] == '\n' or text[max(0, m.start()-2)] in '.!?': yield m.start(), m.end(), section_of(m['name'])
+    for m in _SIGNED.finditer(text): yield m.start(), m.start(), 'other'
 
 # %% ../nbs/02_reports.ipynb #64089c52
 def _headings(text):
     "(start, end, section) of every heading, in order, none overlapping"
-    found = [m for m in _LINE.finditer(text) if _begins(text, m)]
-    found += [m for m in _ALONE.finditer(text) if _begins(text, m, True)]
-    found += [m for rx in (_CAPS, _SMALL) for m in rx.finditer(text) if _inline(text, m)]
-    res = []
-    for m in sorted(found, key=lambda m: (m.start(), -m.end())):
-        key = section_of(m['name'])
-        if key and (not res or m.start() >= res[-1][1]): res.append((m.start(), m.end(), key))
+    found, at = list(_rare_heads(text)), 0
+    for line in text.split('\n'):
+        if len(line) > 2 and (len(line) < 90 or _ANY_SEP.search(line)):
+            head = _line_head(text, at, line)
+            if head: found.append(head)
+            start = head[1] if head else at
+            if text.find(':', start, at + len(line)) >= 0 or '：' in line: found += _inline_heads(text, start, at + len(line))
+        at += len(line) + 1
+    res, body = [], False
+    for start,end,key in sorted(found, key=lambda o: (o[0], -o[1])):
+        if res and start < res[-1][1] or key == 'title' and body: continue # `CHEST:` inside the findings is a part of them
+        body = body or key in ('findings', 'impression')
+        res.append((start, end, 'examination' if key == 'title' else key))
     return res
 
 # %% ../nbs/02_reports.ipynb #a7cf13f7
+_QUOTED = re.compile(r'^(?=(?:FINDINGS|IMPRESSION):)') # A section that starts with such a heading is written one space in
+
 def join_sections(
     findings:str, # Text, '' or None to leave the section out
     impression:str, # Text, '' or None to leave the section out
 )->str: # 'FINDINGS:\n...\n\nIMPRESSION:\n...'
     "A report in the form the model learns to write"
-    parts = [f'{k}:\n{clean_text(v)}' for k,v in (('FINDINGS', findings), ('IMPRESSION', impression)) if v is not None]
+    parts = [f'{k}:\n{_QUOTED.sub(" ", clean_text(v))}' for k,v in (('FINDINGS', findings), ('IMPRESSION', impression)) if v is not None]
     return '\n\n'.join(parts)
 
 _OWN = re.compile(r'(?:FINDINGS:\n(?P<findings>(?:(?!\n\n)[\s\S])*))?(?:(?:^|\n\n)IMPRESSION:\n(?P<impression>(?:(?!\n\n)[\s\S])*))?')
@@ -156,11 +209,16 @@ _OWN = re.compile(r'(?:FINDINGS:\n(?P<findings>(?:(?!\n\n)[\s\S])*))?(?:(?:^|\n\
 def _read_own(text):
     "Sections of what `join_sections` wrote, else None"
     m = _OWN.fullmatch(text) if text.startswith(('FINDINGS:\n', 'IMPRESSION:\n')) else None
-    if not m or any(v is not None and v != clean_text(v) for v in m.groupdict().values()): return None
-    return Sections(**m.groupdict())
+    got = {k: v[1:] if v and _QUOTED.match(v[1:]) else v for k,v in m.groupdict().items()} if m else {}
+    if not m or any(v is not None and _QUOTED.sub(' ', clean_text(v)) != m[k] for k,v in got.items()): return None
+    return Sections(**got)
 
 # %% ../nbs/02_reports.ipynb #5fa48800
-_RULE = re.compile(r'^[ \t]*[_=*-]{5,}[ \t]*$', re.M) # A line drawn across the page
+def _line(s):
+    "A line with single spaces; nothing for a line drawn across the page"
+    s = ' '.join(s.split())
+    return '' if len(s) > 4 and not s.strip('_=*-') else s
+
 _SHORT = ('indication', 'history', 'comparison', 'technique', 'examination')
 
 def _is_prose(s):
@@ -193,12 +251,40 @@ def _gather(parts):
     "Sections from parts; those of an addendum count only where nothing else does"
     res = {}
     for key,text,late in sorted(parts, key=lambda o: o[2]):
-        t = clean_text(text)
+        t = _tidy(text)
         if key == 'other' and not t: continue
         if late and key != 'addendum' and res.get(key): key = 'addendum'
         old = res.get(key)
         res[key] = t if not old else old if not t or t == old else f'{old} {t}'
     return res
+
+# %% ../nbs/02_reports.ipynb #212ca55d
+_FENCE = re.compile(r'\s*(?:```\w*\s*)?(\{.*\})\s*(?:```)?\s*', re.S)
+
+def _read_json(text):
+    "Sections of a JSON object whose keys name sections, else None"
+    m = _FENCE.fullmatch(text) if '{' in text[:20] else None
+    try: d = json.loads(m[1]) if m else None
+    except (ValueError, RecursionError): return None
+    if not isinstance(d, dict): return None
+    got = {section_of(str(k).replace('_', ' ')[:80]): clean_text('\n'.join(map(str, v)) if isinstance(v, list) else v) for k,v in d.items()
+           if isinstance(v, (str, list))}
+    names = {f.name for f in fields(Sections)}
+    return Sections(**{k: v for k,v in got.items() if k in names}) if got.keys() & {'findings', 'impression'} else None
+
+def _untitled(s):
+    "Text before the first heading: (its titles, its prose)"
+    paras = re.split(r'\n{2,}', s.strip('\n'))
+    n = next((i for i,o in enumerate(paras) if _is_prose(o)), len(paras))
+    return '\n\n'.join(paras[:n]), '\n\n'.join(paras[n:])
+
+# %% ../nbs/02_reports.ipynb #087ad771
+_TAG = re.compile(r'<(?:(/?(?:br|p|div|li|ul|ol|h[1-6]|tr|td|table|html|body)[ /]*|/(?:findings|impression))|/?(?:b|strong|u|i|em|span))>', re.I)
+_HTML = re.compile(r'</(?:p|div|li|h[1-6]|td|b|strong|u|i|em|span|findings|impression)>|<br ?/?>\s*(?:findings|impression|conclusion)', re.I)
+
+def _no_tags(text):
+    "Text of a report in HTML; any other as it is"
+    return _TAG.sub(lambda m: '\n' if m[1] else ' ', text) if '<' in text and _HTML.search(text) else text
 
 # %% ../nbs/02_reports.ipynb #6c17205c
 _TITLE = re.compile(r'^ ?(?:final report|radiology report|chest x-?ray(?: report)?|report) ?[:.]? ?$', re.I | re.M)
@@ -209,19 +295,19 @@ def parse_sections(
     "Find the sections of a report. Raises `CXRError` when `text` is not text"
     if text is None or isinstance(text, float) and text != text: return Sections()
     if not isinstance(text, str): raise CXRError(f'A report must be text, not {type(text).__name__}: convert it with str() first.')
-    if (own := _read_own(text)): return own
-    text = re.sub(r'[^\S\n]+', ' ', _RULE.sub('\n', _plain(text)))
-    text = re.sub(r' ?\n ?', '\n', text)
+    if (own := _read_own(text) or _read_json(text)): return own
+    text = '\n'.join(map(_line, _no_tags(_plain(text)).split('\n')))
     parts, before = _split(text)
     before = _TITLE.sub('', before)
-    if not parts: return Sections(findings=clean_text(before) or None)
+    if not parts: return Sections(findings=_tidy(before) or None)
     res = _gather(parts)
     if not res.get('findings'):
         parts, stray = _strays(parts)
-        body = '\n'.join(o for o in ((before if _is_prose(before) else ''), stray) if o)
-        if body: res, before = _gather(parts + [('findings', body, False)]), '' if _is_prose(before) else before
+        titles, prose = _untitled(before)
+        body = '\n'.join(o for o in (prose, stray) if o)
+        if body: res, before = _gather(parts + [('findings', body, False)]), titles
         elif 'examination' in res and _is_prose(res['examination']): res['findings'] = res.pop('examination')
-    if (t := clean_text(before)): res['other'] = f'{t} {res.get("other", "")}'.strip()
+    if (t := _tidy(before)): res['other'] = f'{t} {res.get("other", "")}'.strip()
     return Sections(**res)
 
 # %% ../nbs/02_reports.ipynb #de858dad
@@ -236,13 +322,18 @@ _PRIOR = re.compile('|'.join((
     r'\bpreviously (?:seen|noted|described|demonstrated|identified|present)\b|\bsimilar (?:in appearance )?to (?:the )?(?:prior|previous)\b',
     rf'\b(?:has|have) (?:\w+ly )?(?:{_CHANGED})\b|\b(?:improved|worsened|worsening|improving|resolving)\b',
     r'\bremains?\b|\bnow (?:seen|present)\b|\b(?:is|are) new\b|\bnew (?:since|from|compared)\b|\bnewly\b')), re.I)
+_PREFIX = re.compile(r'^\(?\d{1,2}[.)]$|\b(?:Drs?|Mr|Mrs|Ms|vs|approx|No|St)\.$')
 _SENTENCE = re.compile(r'(?<=[.!?])\s+(?=[A-Z0-9(])|\n+')
 
 def sentences(
     text:str, # Any text; None counts as empty
 )->list: # Sentences in order
-    "Split text at sentence ends and line breaks"
-    return [o.strip() for o in _SENTENCE.split(text or '') if o.strip()]
+    "Split text at sentence ends and line breaks; a list number or `Dr.` stays with what follows"
+    res = []
+    for o in _SENTENCE.split(text or ''):
+        if res and _PREFIX.search(res[-1]): res[-1] += ' ' + o.strip()
+        elif o.strip(): res.append(o.strip())
+    return res
 
 # %% ../nbs/02_reports.ipynb #a236f56b
 def prior_references(
@@ -256,7 +347,17 @@ def drop_priors(
 )->str: # Without those sentences
     "Text without the sentences that speak of an earlier X-ray"
     if text is None: return None
-    return clean_text('\n'.join(' '.join(o for o in sentences(line) if not _PRIOR.search(o)) for line in text.split('\n')))
+    lines = [' '.join(o for o in sentences(line) if not _PRIOR.search(o)) for line in text.split('\n')]
+    return _renumber(clean_text('\n'.join(lines)))
+
+def _renumber(text):
+    "A list that lost items, numbered from 1 again"
+    n = 0
+    def number(m):
+        nonlocal n
+        n += 1
+        return f'{n}{m[1]}'
+    return re.sub(r'^\d{1,2}([.)])(?= )', number, text, flags=re.M)
 
 # %% ../nbs/02_reports.ipynb #39b7558a
 def deid_count(
