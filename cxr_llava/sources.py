@@ -84,7 +84,7 @@ def iter_openi_csv(
         elif _no_text(st): rejects.add(where, NO_TEXT, id=uid)
         else: yield st
 
-# %% ../nbs/03_sources.ipynb #b8a3524d
+# %% ../nbs/03_sources.ipynb #3f82d7ad
 def _from_archive(path, rejects):
     "(name, bytes) of every XML file in a tar archive; a cut archive gives what it has"
     try:
@@ -123,7 +123,7 @@ def _openi_files(folder):
     from cxr_llava.kaggle import scratch
     return Files(unpack(packed[0], scratch()/f'cxr_openi_{hash_json(str(packed[0].resolve()))}'))
 
-# %% ../nbs/03_sources.ipynb #c519cd95
+# %% ../nbs/03_sources.ipynb #e57565a1
 def iter_openi_xml(
     folder, # Holds the XML files or their archive, and the PNGs or theirs below it; or the archive of reports itself
     rejects:Rejects, # Gets every bad record
@@ -174,7 +174,7 @@ def _mimic_splits(folder, rejects):
         res[row['study_id']] = SPLITS.get(name, '') if not name or name in SPLITS else None
     return res
 
-# %% ../nbs/03_sources.ipynb #ecf2c70a
+# %% ../nbs/03_sources.ipynb #f401d54f
 def _mimic_labels(folder, rejects):
     "Study number -> labels other than blank"
     for kind in ('chexpert', 'negbio'):
@@ -200,7 +200,7 @@ def _mimic_xrays(folder, bases, rejects):
             res.setdefault((p.parts[-3][1:], p.parts[-2][1:]), []).append((p.stem, 'unknown'))
     return sorted(res.items())
 
-# %% ../nbs/03_sources.ipynb #de0da6b8
+# %% ../nbs/03_sources.ipynb #ebe46dad
 def _bases(folder):
     "Folders that hold a `files/p1?` tree, and the archive of reports if any"
     found = [str(d) for d,dirs,_ in near_top(folder) if 'files' in dirs and any((d/'files').glob('p1?'))]
@@ -257,7 +257,7 @@ def iter_mimic(
         if isinstance(o, Study): yield o
         else: rejects.add(f's{o[0]}', o[2], patient=f'p{o[1]}')
 
-# %% ../nbs/03_sources.ipynb #2eb16752
+# %% ../nbs/03_sources.ipynb #ca6a90c5
 def _literal(cell):
     "A list written as text -> list; None when it is none"
     try: v = ast.literal_eval(cell.strip()) if isinstance(cell, str) else cell
@@ -279,7 +279,7 @@ def _mirror_studies(row):
     if len(by) != len(texts): return f'{len(texts)} reports for {len(by)} studies: which belongs to which is not said'
     return [(s, x, t) for (s,x),t in zip(by.items(), texts)]
 
-# %% ../nbs/03_sources.ipynb #0a366a6e
+# %% ../nbs/03_sources.ipynb #676c989a
 def iter_mimic_csv(
     folder, # Holds `mimic_cxr_aug_*.csv` and, below, `files/p10/...`
     rejects:Rejects, # Gets every bad record
@@ -328,7 +328,7 @@ def _course_images(o, files):
     (a, b), _ = hits[0]
     return f'p{a}_i{b}', pairs, None if pairs else f'X-ray file missing: p{a}/i{b}'
 
-# %% ../nbs/03_sources.ipynb #08d557fb
+# %% ../nbs/03_sources.ipynb #8abae85d
 def _answers(o):
     "The report in the answers of a conversation, or None"
     turns, parts, asked = o.get('conversations'), [], ''
@@ -515,7 +515,7 @@ def _above(path):
     kind = _kind_of(up) if up.is_dir() and up != path else None
     return kind if kind and kind[0] != 'table' else None
 
-# %% ../nbs/03_sources.ipynb #6fd717d2
+# %% ../nbs/03_sources.ipynb #0d09289f
 def _any(path, *patterns): return any(next(path.glob(o), None) for o in patterns)
 
 def _kind_of(path):
@@ -530,7 +530,7 @@ def _kind_of(path):
     if (p := locate(path, 'metadata.csv', '*.csv', '*.tsv', '*.jsonl', 'annotation*.json')): return 'table', p
     return _above(path) if _INSIDE.fullmatch(path.name) else None
 
-# %% ../nbs/03_sources.ipynb #e39a6513
+# %% ../nbs/03_sources.ipynb #91079e2a
 def find_source(
     path=None, # Folder or file; empty: everything attached on Kaggle
 )->tuple: # Kind and path; ('phantom', None) when nothing is attached
@@ -576,7 +576,7 @@ def open_source(
     if kind == 'table': return iter_table(path, rejects, kw.get('image_dir', ''), kw.get('columns'), found)
     raise CXRError(f'`{kind}` is not a source: use one of {", ".join(KINDS)} or auto.')
 
-# %% ../nbs/03_sources.ipynb #c91ca887
+# %% ../nbs/03_sources.ipynb #262e6347
 PUBLISHED = dict( # NLM archive counted file by file; audits of the Kaggle set; MIMIC-CXR-JPG 2.1.0 on PhysioNet; audits of the mirror
     openi_xml=dict(reports=3955, reports_with_xrays=3851, xrays=7470), openi_csv=dict(reports=3851, xrays=7466),
     mimic=dict(patients=65379, reports=227827, xrays=377110), mimic_csv=dict(patients=65086))
