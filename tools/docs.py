@@ -87,7 +87,7 @@ def settings():
     c.read(ROOT/'settings.ini', encoding='utf-8')
     return c['DEFAULT']
 
-def page_name(stem): return re.sub(r'^\d+_', '', stem)
+def page_name(stem): return re.sub(r'^\d+[a-z]?_', '', stem)
 
 def notebooks(): return sorted(p for p in (ROOT/'nbs').glob('*.ipynb'))
 
@@ -139,7 +139,7 @@ def linked(md, names, here):
 def tidied(md, stems):
     "Quarto callouts to MyST, links between notebooks to links between pages"
     md = re.sub(r'^::: ?\{\.callout-(\w+)\}\n(.*?)^:::$', lambda m: f':::{{{m[1]}}}\n{m[2]}:::', md, flags=re.S | re.M)
-    return re.sub(r'\]\((?:nbs/)?(\d\d_\w+)\.ipynb(#[\w.-]*)?\)', lambda m: f']({page_name(m[1])}.ipynb{m[2] or ""})' if m[1] in stems else m[0], md)
+    return re.sub(r'\]\((?:nbs/)?(\d\d[a-z]?_\w+)\.ipynb(#[\w.-]*)?\)', lambda m: f']({page_name(m[1])}.ipynb{m[2] or ""})' if m[1] in stems else m[0], md)
 
 # ---- one notebook, one page
 
@@ -262,7 +262,7 @@ def write_source(src):
     for p in nbs:
         nb = page(p, names, stems, ini)
         if p.stem == 'index':
-            table = tidied(notebook_table(ROOT).replace('](nbs/', ']('), stems)
+            table = tidied(notebook_table(ROOT, chapters=True).replace('](nbs/', ']('), stems)
             for c in nb['cells']: c['source'] = text(c['source']).replace('<!-- notebooks -->', table)
             nb['cells'].append(dict(cell_type='markdown', metadata={}, source=contents(nbs, pages)))
         (src/f'{page_name(p.stem)}.ipynb').write_text(json.dumps(nb), 'utf-8')

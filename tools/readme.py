@@ -20,14 +20,20 @@ def outputs_of(cell, pictures):
             text = (text_of(o.get('text')) or text_of(data.get('text/plain'))).rstrip()
             if text: yield '```text\n' + text + '\n```'
 
-def notebook_table(root):
-    "The story notebooks with their subtitles, and the chapters between them by name"
-    lines = ['| notebook | | chapters between |', '|---|---|---|']
-    for p in sorted((root/'nbs').glob('[0-9]0_*.ipynb')):
-        head = text_of(json.loads(p.read_text('utf-8'))['cells'][0]['source']).strip().splitlines()
-        sub = next((o[2:] for o in head if o.startswith('> ')), '')
-        between = ', '.join(f'[`{o.stem}`](nbs/{o.name})' for o in sorted((root/'nbs').glob(f'{p.stem[0]}[1-9]_*.ipynb')))
-        lines.append(f'| [`{p.stem}`](nbs/{p.name}) | {sub} | {between} |')
+def head_of(p):
+    "Title and subtitle of a notebook"
+    lines = text_of(json.loads(p.read_text('utf-8'))['cells'][0]['source']).strip().splitlines()
+    return lines[0].lstrip('# '), next((o[2:] for o in lines if o.startswith('> ')), '')
+
+def notebook_table(
+    root, # The repository
+    chapters=False, # Also the chapters between the stages
+):
+    "The story notebooks with their subtitles, in order"
+    lines = ['| notebook | |', '|---|---|']
+    for p in sorted((root/'nbs').glob('[0-9]*.ipynb')):
+        story = bool(re.match(r'\d0_', p.name))
+        if story or chapters: lines.append(f'| {"" if story else "&nbsp;&nbsp;"}[`{p.stem}`](nbs/{p.name}) | {head_of(p)[1]} |')
     return '\n'.join(lines)
 
 def readme(nb, root=ROOT):
