@@ -90,7 +90,7 @@ def _mean_defined(x, weights=1.):
     total = w.sum(-1)
     return np.divide((np.nan_to_num(x)*w).sum(-1), total, out=np.full(total.shape, np.nan), where=total > 0)
 
-# %% ../nbs/34_scores.ipynb #5d55371f
+# %% ../nbs/34_scores.ipynb #efe13b02
 def example_rates(
     x:np.ndarray, # From `outcomes`, shape (n, 14, 4)
     weights:np.ndarray, # Shape (times, n): how often each study counts
@@ -140,7 +140,7 @@ def clinical_resamples(
     return _resampled(outcomes(ref_labels, pred_labels, uncertain), weights)
 
 def _resampled(x, weights):
-    sums = weights @ x.reshape(len(x), -1).astype(float)
+    sums = weights @ x.reshape(len(x), 4*len(OBSERVATIONS)).astype(float)
     counted, each = all_rates(sums.reshape(len(weights), *x.shape[1:])), example_rates(x, weights)
     return {k: np.concatenate([counted[k], each[k]], -1) for k in METRICS}
 
@@ -196,7 +196,7 @@ def macro_difference(
     lo,hi,undefined = interval(_mean_defined((np.asarray(a) - np.asarray(b))[:, both]))
     return dict(value=float(_mean_defined(d)), lo=float(lo), hi=float(hi), undefined=int(undefined), over=int(both.sum()))
 
-# %% ../nbs/34_scores.ipynb #73193035
+# %% ../nbs/34_scores.ipynb #0c330175
 STATES = ('positive', 'negative', 'uncertain', 'not mentioned')
 
 def state_counts(
@@ -209,7 +209,7 @@ def state_counts(
     one = [np.stack([x == 1, x == 0, x == -1, np.isnan(x)], -1).astype(int) for x in (a, b)]
     return np.einsum('nos,not->ost', *one)
 
-# %% ../nbs/34_scores.ipynb #cc1188e0
+# %% ../nbs/34_scores.ipynb #c026db66
 def agreement(
     a, # Labels, as for `clinical_scores`
     b, # Labels of the same reports by someone else
