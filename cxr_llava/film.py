@@ -6,7 +6,7 @@
 __all__ = ['WINDOWS', 'windowed', 'overlaid', 'unpadded', 'picture_uri', 'reduced', 'film_html', 'label_table', 'marked_words',
            'compare_html']
 
-# %% ../nbs/42_film.ipynb #c39854f4
+# %% ../nbs/42_film.ipynb #6cbdbe97
 import base64, difflib, io, re
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ from .stages import CXRError
 from .page import esc
 from .panel import CSS, PANEL_CSS, note_list, text_labels
 
-# %% ../nbs/42_film.ipynb #a7f86e9f
+# %% ../nbs/42_film.ipynb #17b1f277
 WINDOWS = {'As read': (0, 255), 'Lungs': (0, 150), 'Heart and mediastinum': (90, 255), 'Bones': (130, 255)} # Name -> black and white level
 
 def windowed(
@@ -27,7 +27,7 @@ def windowed(
     t = np.clip((np.arange(256) - low)/max(1, high - low), 0, 1)*255
     return im.convert('L').point((255 - t if invert else t).round().astype(int).tolist())
 
-# %% ../nbs/42_film.ipynb #2241a5aa
+# %% ../nbs/42_film.ipynb #7afe9f94
 _HEAT = np.array([[20, 120, 140], [255, 196, 60], [255, 84, 40]]) # Colours at 0, .5 and 1
 
 def overlaid(
@@ -44,7 +44,7 @@ def overlaid(
     a = (opacity*h**.8)[..., None]
     return Image.fromarray((np.asarray(im.convert('RGB'))*(1 - a) + colour*a).round().astype(np.uint8))
 
-# %% ../nbs/42_film.ipynb #89d33ca2
+# %% ../nbs/42_film.ipynb #175b9004
 def unpadded(
     heat, # Array over the padded square, shape (n,n)
     size:tuple, # Width and height of the X-ray
@@ -55,7 +55,7 @@ def unpadded(
     dx, dy = round(8*n*max(0, 1 - w/h)), round(8*n*max(0, 1 - h/w))
     return big[dy:16*n - dy, dx:16*n - dx]
 
-# %% ../nbs/42_film.ipynb #010098dc
+# %% ../nbs/42_film.ipynb #31fd7053
 def picture_uri(
     im, # Mode 'L' or 'RGB'
     quality:int=85, # JPEG quality
@@ -74,7 +74,7 @@ def reduced(
     im.thumbnail((size, size))
     return im
 
-# %% ../nbs/42_film.ipynb #486d0938
+# %% ../nbs/42_film.ipynb #5c505c8c
 def film_html(
     pictures=(), # Pictures to show
     names=(), # What to call each
@@ -89,7 +89,7 @@ def film_html(
     shots = ''.join(one(*o) for o in zip(pictures, names, sizes))
     return f'<div class="cxr-film{" cxr-two" if len(pictures) > 1 else ""}">{shots}</div>{note_list(notes)}'
 
-# %% ../nbs/42_film.ipynb #a2f01e4b
+# %% ../nbs/42_film.ipynb #208873ba
 _STATE = {1: 'yes', 0: 'no', -1: 'possible', None: '–'}
 
 def label_table(
@@ -97,16 +97,16 @@ def label_table(
     two:str, # Another
     names:tuple, # What to call them
 )->str: # HTML
-    "Findings both texts mention, and where they disagree"
+    "What the two texts say of each finding; a finding denied and one not mentioned are no disagreement"
     a, b = text_labels(one), text_labels(two)
     rows = [(k, a.get(k), b.get(k)) for k in dict.fromkeys([*a, *b]) if a.get(k) is not None or b.get(k) is not None]
     if not rows: return '<p class="cxr-soft">Neither text asserts or denies a finding the labeller knows.</p>'
-    def cells(k, x, y): return f'<th scope="row">{esc(k)}</th><td>{_STATE[x]}</td><td>{_STATE[y]}</td><td>{"" if x == y else "differs"}</td>'
-    body = ''.join(f'<tr{"" if x == y else " class=cxr-differs"}>{cells(k, x, y)}</tr>' for k,x,y in rows)
+    def cells(k, x, y): return f'<th scope="row">{esc(k)}</th><td>{_STATE[x]}</td><td>{_STATE[y]}</td><td>{"differs" if (x or 0) != (y or 0) else ""}</td>'
+    body = ''.join(f'<tr>{cells(k, x, y)}</tr>' for k,x,y in rows)
     head = ''.join(f'<th scope="col">{esc(o)}</th>' for o in ('Finding', *names, ''))
     return f'<table class="cxr-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
-# %% ../nbs/42_film.ipynb #69f8c494
+# %% ../nbs/42_film.ipynb #3cfa737a
 def marked_words(
     one:str, # A text
     two:str, # The text it is compared with

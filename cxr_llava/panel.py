@@ -6,7 +6,7 @@
 __all__ = ['NOTICE', 'CSS', 'EXAMPLES', 'PANEL_CSS', 'text_labels', 'findings_chips', 'made_by', 'note_list', 'report_card',
            'example_xray', 'example_study', 'uploaded', 'start_folder', 'list_folder', 'step_into', 'find_reference',
            'status_html', 'progress_html', 'log_html', 'head_html', 'so_far', 'doubts_html', 'html_part', 'button',
-           'field', 'slider', 'check', 'tabs', 'box', 'on_enter', 'example_part']
+           'text_field', 'slider', 'check', 'tabs', 'box', 'on_enter', 'example_part']
 
 # %% ../nbs/41_panel.ipynb #274f34d1
 import os, re, warnings
@@ -159,7 +159,7 @@ def step_into(
     if top is not None and not to.is_relative_to(Path(top).resolve()): raise CXRError(f'{Path(name).name} lies outside the folder shown here.')
     return to
 
-# %% ../nbs/41_panel.ipynb #71607a61
+# %% ../nbs/41_panel.ipynb #31e49544
 @lru_cache(4)
 def _manifest(path, when):
     "Image -> report, of a manifest as it was at `when`"
@@ -183,31 +183,31 @@ def find_reference(
 PANEL_CSS = """
 .cxr-panel{padding:22px 24px;max-width:1240px;overflow:hidden;--jp-layout-color0:#fff;--jp-layout-color1:#fff;--jp-layout-color2:#f1eee7;--jp-layout-color3:#e4e0d6;--jp-border-color1:#e4e0d6;--jp-border-color2:#e4e0d6;
  --jp-ui-font-color0:#1f2a30;--jp-ui-font-color1:#1f2a30;--jp-ui-font-color2:#5d676d;--jp-brand-color1:#0f766e;--jp-content-font-color1:#1f2a30;--jp-widgets-color:#1f2a30;--jp-widgets-label-color:#1f2a30;--jp-widgets-font-size:14px;
- --jp-widgets-input-color:#1f2a30;--jp-widgets-input-background-color:#fff;--jp-widgets-input-border-color:#cfcabd;--jp-widgets-input-focus-border-color:#0f766e;--jp-widgets-margin:0;--jp-widgets-slider-active-handle-color:#0f766e;--jp-widgets-slider-border-color:#0f766e}
+ --jp-widgets-input-color:#1f2a30;--jp-widgets-input-background-color:#fff;--jp-widgets-input-border-color:#cfcabd;--jp-widgets-input-focus-border-color:#0f766e;--jp-widgets-margin:0;--jp-widgets-horizontal-tab-height:34px;--jp-widgets-slider-active-handle-color:#0f766e;--jp-widgets-slider-border-color:#0f766e}
 .cxr-panel .widget-html,.cxr-panel .jupyter-widget-html{margin:0;width:100%;height:auto}.cxr-panel .widget-html-content,.cxr-panel .jupyter-widget-html-content{line-height:1.5;font-size:14px;width:100%}
 .cxr-panel .widget-html>label,.cxr-panel .cxr-style{display:none}.cxr-panel .widget-box,.cxr-panel .jupyter-widgets{overflow:visible}
 .cxr-head{display:flex;flex-wrap:wrap;align-items:baseline;gap:2px 14px;margin-bottom:10px}.cxr-head h2{font-size:22px;line-height:1.3;letter-spacing:-.015em;font-weight:650;margin:0;padding:0;border:0;color:var(--ink)}.cxr-head .cxr-soft{margin:0}
 .cxr-body{display:flex;flex-flow:row wrap;gap:26px;margin-top:18px;align-items:flex-start}.cxr-left{flex:1.15 1 380px;min-width:0}.cxr-right{flex:1 1 340px;min-width:0}
-.cxr-film{background:#0b0d0e;border-radius:12px;min-height:300px;display:flex;gap:10px;padding:12px 12px 9px;align-items:center;justify-content:center;color:#b9c2c7;text-align:center;font-size:13.5px;box-sizing:border-box}
+.cxr-film{background:#0b0d0e;border-radius:12px;min-height:340px;display:flex;gap:10px;padding:12px 12px 9px;align-items:center;justify-content:center;color:#b9c2c7;text-align:center;font-size:13.5px;box-sizing:border-box}
 .cxr-film p{max-width:240px;margin:0;color:#b9c2c7}.cxr-film p b{color:#fff;font-size:15px}.cxr-film figure{margin:0;flex:1 1 0;min-width:0}.cxr-shot{display:flex;align-items:center;justify-content:center;height:min(560px,70vh);height:clamp(300px,62vh,560px)}.cxr-two .cxr-shot{height:clamp(220px,44vh,400px)}
 .cxr-film img{max-width:100%;max-height:100%;width:100%;height:100%;object-fit:contain;display:block;margin:0}.cxr-film figcaption{display:flex;justify-content:space-between;gap:10px;font-size:12px;line-height:1.4;color:#b9c2c7;padding-top:7px;text-align:left;overflow-wrap:anywhere}.cxr-film figcaption span:last-child{white-space:nowrap}
-.cxr-panel .jupyter-button{border-radius:8px;border:1px solid #cfcabd;background:#fff;color:var(--ink);font-size:13.5px;height:36px;line-height:34px;box-shadow:none;padding:0 15px;margin:0}
+.cxr-panel .jupyter-button,.cxr-panel .lm-TabBar,.cxr-panel .lm-TabBar *,.cxr-panel .widget-label{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}.cxr-look .cxr-tools{margin-top:14px}.cxr-panel .jupyter-button{border-radius:8px;border:1px solid #cfcabd;background:#fff;color:var(--ink);font-size:13.5px;height:36px;line-height:34px;box-shadow:none;padding:0 15px;margin:0}
 .cxr-panel .jupyter-button:hover:enabled{background:#f1eee7;box-shadow:none}.cxr-panel .jupyter-button:focus-visible,.cxr-panel a:focus-visible,.cxr-panel button:focus-visible,.cxr-log:focus-visible{outline:2px solid var(--teal);outline-offset:2px}.cxr-panel .jupyter-button:disabled{opacity:.45}
 .cxr-panel .jupyter-button.cxr-go{background:var(--teal);border-color:var(--teal);color:#fff;font-weight:600;padding:0 22px}.cxr-panel .jupyter-button.cxr-go:hover:enabled{background:#0b5d57}.cxr-panel .jupyter-button.mod-active{background:#e6f1f0;border-color:var(--teal);color:#0b5d57;box-shadow:none}
 .cxr-panel .widget-tab,.cxr-panel .jupyter-widget-tab{margin-top:14px;min-height:0;background:transparent}.cxr-panel .widget-tab-contents,.cxr-panel .jupyter-widget-TabPanel-tabContents{padding:14px;border:1px solid var(--line);border-radius:0 10px 10px 10px;background:#fff}
-.cxr-panel .lm-TabBar-tab{min-width:0;flex:0 1 auto;padding:0 14px;font-size:13px;border-radius:8px 8px 0 0;background:transparent;color:var(--soft);border-color:transparent}.cxr-panel .lm-TabBar-tab.lm-mod-current{background:#fff;color:var(--ink);font-weight:600;border-color:var(--line)}.cxr-panel .lm-TabBar-tab.lm-mod-current::before{background:var(--teal)}.cxr-panel .lm-TabBar-tab:focus-visible{outline:2px solid var(--teal);outline-offset:-2px}
-.cxr-panel .cxr-thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(84px,14%),1fr));gap:12px}.cxr-thumb{width:auto;min-width:0}.cxr-thumb img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:8px;display:block;background:#000;margin:0}
-.cxr-panel .cxr-thumb .jupyter-button{width:100%;padding:0 2px;font-size:12px;height:28px;line-height:26px;margin-top:5px}
+.cxr-panel .lm-TabBar-tab{min-width:0;max-width:none;flex:0 1 auto;padding:0 15px;height:34px;line-height:33px;min-height:0;font-size:13.5px;margin-left:0;top:0;border-radius:8px 8px 0 0;background:transparent;color:var(--soft);border-color:transparent}.cxr-panel .lm-TabBar-tab.lm-mod-current{background:#fff;color:var(--ink);font-weight:600;border-color:var(--line)}.cxr-panel .lm-TabBar-tab.lm-mod-current::before{background:var(--teal)}.cxr-panel .lm-TabBar-tab:focus-visible{outline:2px solid var(--teal);outline-offset:-2px}
+.cxr-panel .cxr-thumbs{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(74px,14%),1fr));gap:10px}.cxr-thumb{width:auto;min-width:0}.cxr-thumb img{width:100%;aspect-ratio:1;object-fit:cover;border-radius:8px;display:block;background:#000;margin:0}
+.cxr-panel .cxr-thumb .jupyter-button{width:100%;padding:0;font-size:11.5px;letter-spacing:-.02em;height:28px;line-height:26px;margin-top:5px}
 .cxr-panel .cxr-field{display:flex;flex-direction:column;align-items:stretch;width:100%;height:auto;margin:0 0 14px}.cxr-panel .cxr-field>label{width:auto;max-width:none;text-align:left;justify-content:flex-start;font-size:12px;font-weight:600;letter-spacing:.05em;color:var(--soft);height:auto;line-height:1.3;margin:0 0 4px;padding:0}
 .cxr-panel .cxr-field textarea,.cxr-panel .cxr-field input,.cxr-panel .cxr-field select{border-radius:8px;border:1px solid #cfcabd;padding:8px 11px;line-height:1.5;font-size:14.5px;font-family:inherit;width:100%;box-sizing:border-box;opacity:1;color:var(--ink);background-color:#fff}
-.cxr-panel .cxr-field textarea:focus,.cxr-panel .cxr-field input:focus,.cxr-panel .cxr-field select:focus{border-color:var(--teal);outline:1px solid var(--teal)}
+.cxr-panel .cxr-field>select,.cxr-panel .cxr-field>input,.cxr-panel .cxr-field>textarea{flex:0 0 auto;margin:0}.cxr-panel .cxr-field textarea:focus,.cxr-panel .cxr-field input:focus,.cxr-panel .cxr-field select:focus{border-color:var(--teal);outline:1px solid var(--teal)}
 .cxr-panel .cxr-field ::placeholder{color:#6b757b;opacity:1}.cxr-panel .cxr-field input{height:36px}.cxr-panel .cxr-field textarea{height:auto;resize:vertical}.cxr-panel .cxr-field textarea:disabled{opacity:1;background:#fff;color:var(--ink)}
 .cxr-panel .cxr-field select:not([size]),.cxr-panel .widget-dropdown select{height:36px;padding:0 30px 0 10px;background-position:right 8px center}.cxr-panel .cxr-field select[size]{padding:4px;background-image:none}
 .cxr-row{display:flex;flex-flow:row wrap;align-items:center;gap:10px;margin:0 0 10px}.cxr-row.cxr-low{align-items:flex-end}.cxr-grow{flex:1 1 150px;min-width:0}.cxr-panel .cxr-row .cxr-field{margin:0;width:auto;flex:1 1 150px;min-width:0}
-.cxr-panel .cxr-slide{display:flex;flex-direction:column;align-items:stretch;height:auto;min-height:54px;flex:1 1 150px;width:auto;min-width:120px}.cxr-panel .cxr-slide>label{width:auto;max-width:none;text-align:left;font-size:12px;font-weight:600;letter-spacing:.05em;color:var(--soft);height:auto;line-height:1.3;margin:0 0 4px}
-.cxr-panel .cxr-slide .slider-container{flex:0 0 auto;height:34px;display:flex;align-items:center;margin:0 8px}.cxr-panel .cxr-slide .slider-container>.slider{width:100%}.cxr-panel .cxr-slide .noUi-target{background:#ddd8cb;border:0;height:4px;width:100%}.cxr-panel .cxr-slide .noUi-connect{background:var(--teal)}
+.cxr-panel .cxr-slide{display:flex;flex-direction:column;align-items:stretch;height:auto;min-height:56px;flex:1 1 150px;width:auto;min-width:120px}.cxr-panel .cxr-slide>label{width:auto;max-width:none;text-align:left;font-size:12px;font-weight:600;letter-spacing:.05em;color:var(--soft);height:auto;line-height:1.3;margin:0 0 4px}
+.cxr-panel .cxr-slide .slider-container{flex:0 0 auto;height:36px;display:flex;align-items:center;margin:0 8px}.cxr-panel .cxr-slide .slider-container>.slider{width:100%}.cxr-panel .cxr-slide .noUi-target{background:#ddd8cb;border:0;height:4px;width:100%}.cxr-panel .cxr-slide .noUi-connect{background:var(--teal)}
 .cxr-panel .cxr-slide .noUi-handle{background:#fff;border:2px solid var(--teal);border-radius:50%;box-shadow:none}.cxr-panel .cxr-slide .noUi-handle:focus-visible{outline:2px solid var(--teal);outline-offset:2px}
-.cxr-panel .cxr-check{width:auto;height:auto;margin:0}.cxr-panel .cxr-check label{width:auto;font-size:13.5px;line-height:1.45;color:var(--ink);height:auto;white-space:normal;display:flex;align-items:flex-start;gap:8px}.cxr-panel .cxr-check .widget-label:empty{display:none}.cxr-panel .cxr-check input{accent-color:var(--teal);margin:3px 0 0;flex:none}
+.cxr-panel .cxr-check{width:auto;height:auto;margin:0 0 6px}.cxr-sources>.cxr-check{margin-top:12px}.cxr-panel .cxr-check label{width:auto;font-size:13.5px;line-height:1.45;color:var(--ink);height:auto;white-space:normal;display:flex;align-items:flex-start;gap:8px}.cxr-panel .cxr-check .widget-label:empty{display:none}.cxr-panel .cxr-check input{accent-color:var(--teal);margin:3px 0 0;flex:none}
 .cxr-status{min-height:21px;font-size:13.5px;color:var(--soft);overflow-wrap:anywhere;margin:2px 0 10px}.cxr-status.error{color:var(--red);background:#fdecea;border:1px solid #f5c6c0;border-radius:8px;padding:7px 12px}.cxr-status.done{color:#14603a}
 .cxr-status.busy::before{content:"";display:inline-block;width:9px;height:9px;border-radius:50%;border:2px solid var(--teal);border-right-color:transparent;margin-right:8px;animation:cxr-turn .8s linear infinite}@keyframes cxr-turn{to{transform:rotate(1turn)}}
 .cxr-bar{height:4px;border-radius:2px;background:#e4e0d6;overflow:hidden}.cxr-bar i{display:block;height:100%;background:var(--teal)}.cxr-panel .cxr-progress{margin:-4px 0 10px}
@@ -215,7 +215,7 @@ PANEL_CSS = """
 .cxr-doubts{border-left:3px solid #d9b56b;padding-left:12px}.cxr-doubts .cxr-soft{margin:0}.cxr-doubt{font-size:13px;line-height:1.5;margin-top:3px}.cxr-doubt b{font-weight:600;color:#6d4a0d;margin-right:8px}.cxr-doubt span{color:var(--ink)}
 .cxr-panel .cxr-hidden-label>label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}.cxr-up{gap:8px}.cxr-panel .cxr-up .jupyter-button{align-self:flex-start}
 .cxr-log{max-height:260px;overflow-y:auto;margin-bottom:10px}.cxr-q,.cxr-a{border-radius:10px;padding:7px 12px;margin:0 0 8px;font-size:14px;overflow-wrap:anywhere;white-space:pre-wrap}.cxr-q{background:#e6f1f0;margin-left:14%}.cxr-a{background:#f7f5ef;border:1px solid var(--line);margin-right:14%}
-.cxr-table{border-collapse:collapse;width:100%;font-size:13px;margin:0 0 12px;border:0}.cxr-panel .cxr-table th,.cxr-panel .cxr-table td{text-align:left;padding:4px 10px 4px 0;border:0;border-bottom:1px solid var(--line);font-weight:400;color:var(--ink);background:transparent;font-size:13px}.cxr-panel .cxr-table thead th{color:var(--soft);font-size:12px;font-weight:600}.cxr-panel .cxr-table tr.cxr-differs td:last-child{color:#8f1c12;font-weight:600}
+.cxr-table{border-collapse:collapse;width:100%;font-size:13px;margin:0 0 12px;border:0}.cxr-panel .cxr-table th,.cxr-panel .cxr-table td{text-align:left;padding:4px 10px 4px 0;border:0;border-bottom:1px solid var(--line);font-weight:400;color:var(--ink);background:transparent;font-size:13px}.cxr-panel .cxr-table thead th{color:var(--soft);font-size:12px;font-weight:600}.cxr-panel .cxr-table td:last-child{color:#8f1c12;font-weight:600}
 .cxr-two-texts{display:flex;flex-wrap:wrap;gap:18px}.cxr-two-texts>div{flex:1 1 200px;min-width:0}.cxr-panel .cxr-two-texts h4{font-size:12px;color:var(--soft);margin:0 0 4px;letter-spacing:.05em;font-weight:600}.cxr-two-texts p{white-space:pre-wrap;overflow-wrap:anywhere;font-size:13.5px;margin:0;color:var(--ink)}.cxr-two-texts u{text-decoration-color:#c2803d;text-decoration-thickness:2px;text-underline-offset:3px}
 @media(prefers-reduced-motion:reduce){.cxr-status.busy::before{animation:none}}
 """
@@ -267,7 +267,7 @@ def so_far(
     if s.findings is None and s.impression is None: return ('' if 'FINDINGS:'.startswith(text.strip()) else text.strip()), ''
     return s.findings or '', s.impression or ''
 
-# %% ../nbs/41_panel.ipynb #337b7fb4
+# %% ../nbs/41_panel.ipynb #4715499c
 def doubts_html(
     sentences, # (sentence, words for how sure) pairs, as `sure_words` gives them
     sure:tuple=('confident',), # Words that need no mention
@@ -288,14 +288,14 @@ def html_part(value='', cls=''):
     if cls: w.add_class(cls)
     return w
 
-def button(text, tip='', cls='', **kw):
+def button(text, tip='', cls='', toggle=False, **kw):
     "A button that says what it does"
     import ipywidgets as W
-    w = W.Button(description=text, tooltip=tip or text, layout=W.Layout(width='auto'), **kw)
+    w = (W.ToggleButton if toggle else W.Button)(description=text, tooltip=tip or text, layout=W.Layout(width='auto'), **kw)
     if cls: w.add_class(cls)
     return w
 
-def field(kind, label='', rows=None, **kw):
+def text_field(kind, label='', rows=None, **kw):
     "A field with its label above; `kind` is `Text`, `Textarea`, `Select`, `Dropdown` or `BoundedIntText`"
     import ipywidgets as W
     if rows: kw['rows'] = rows
@@ -328,7 +328,7 @@ def box(children, cls, row=False):
     "Widgets beside or below each other"
     import ipywidgets as W
     w = (W.HBox if row else W.VBox)(children)
-    w.add_class(cls)
+    for o in cls.split(): w.add_class(o)
     return w
 
 # %% ../nbs/41_panel.ipynb #9171a452
