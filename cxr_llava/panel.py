@@ -159,7 +159,7 @@ def step_into(
     if top is not None and not to.is_relative_to(Path(top).resolve()): raise CXRError(f'{Path(name).name} lies outside the folder shown here.')
     return to
 
-# %% ../nbs/41_panel.ipynb #31e49544
+# %% ../nbs/41_panel.ipynb #24d7ed12
 @lru_cache(4)
 def _manifest(path, when):
     "Image -> report, of a manifest as it was at `when`"
@@ -211,7 +211,7 @@ PANEL_CSS = """
 .cxr-status{min-height:21px;font-size:13.5px;color:var(--soft);overflow-wrap:anywhere;margin:2px 0 10px}.cxr-status.error{color:var(--red);background:#fdecea;border:1px solid #f5c6c0;border-radius:8px;padding:7px 12px}.cxr-status.done{color:#14603a}
 .cxr-status.busy::before{content:"";display:inline-block;width:9px;height:9px;border-radius:50%;border:2px solid var(--teal);border-right-color:transparent;margin-right:8px;animation:cxr-turn .8s linear infinite}@keyframes cxr-turn{to{transform:rotate(1turn)}}
 .cxr-bar{height:4px;border-radius:2px;background:#e4e0d6;overflow:hidden}.cxr-bar i{display:block;height:100%;background:var(--teal)}.cxr-panel .cxr-progress{margin:-4px 0 10px}
-.cxr-result{display:flex;flex-direction:column;gap:10px}.cxr-links{display:flex;flex-wrap:wrap;align-items:center;gap:8px}.cxr-links .cxr-soft{margin:0 0 0 6px}.cxr-panel .cxr-dl{color:var(--ink);background:#fff;font:inherit;font-size:13px;line-height:1.5;border:1px solid #cfcabd;border-radius:8px;padding:4px 13px;text-decoration:none;cursor:pointer}.cxr-panel .cxr-dl:hover{background:#f1eee7}.cxr-edited{font-size:12.5px;color:#6d4a0d}
+.cxr-result{display:flex;flex-direction:column;gap:10px}.cxr-links{display:flex;flex-wrap:wrap;align-items:center;gap:8px}.cxr-links .cxr-soft{margin:0 0 0 6px}.cxr-links .cxr-dl{color:var(--ink);background:#fff;font:inherit;font-size:13px;line-height:1.5;border:1px solid #cfcabd;border-radius:8px;padding:4px 13px;text-decoration:none;cursor:pointer;display:inline-block;margin:0}.cxr-links .cxr-dl:hover{background:#f1eee7}.cxr-edited{font-size:12.5px;color:#6d4a0d}
 .cxr-doubts{border-left:3px solid #d9b56b;padding-left:12px}.cxr-doubts .cxr-soft{margin:0}.cxr-doubt{font-size:13px;line-height:1.5;margin-top:3px}.cxr-doubt b{font-weight:600;color:#6d4a0d;margin-right:8px}.cxr-doubt span{color:var(--ink)}
 .cxr-panel .cxr-hidden-label>label{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}.cxr-up{gap:8px}.cxr-panel .cxr-up .jupyter-button{align-self:flex-start}
 .cxr-log{max-height:260px;overflow-y:auto;margin-bottom:10px}.cxr-q,.cxr-a{border-radius:10px;padding:7px 12px;margin:0 0 8px;font-size:14px;overflow-wrap:anywhere;white-space:pre-wrap}.cxr-q{background:#e6f1f0;margin-left:14%}.cxr-a{background:#f7f5ef;border:1px solid var(--line);margin-right:14%}
@@ -267,7 +267,7 @@ def so_far(
     if s.findings is None and s.impression is None: return ('' if 'FINDINGS:'.startswith(text.strip()) else text.strip()), ''
     return s.findings or '', s.impression or ''
 
-# %% ../nbs/41_panel.ipynb #4715499c
+# %% ../nbs/41_panel.ipynb #515e1c9c
 def doubts_html(
     sentences, # (sentence, words for how sure) pairs, as `sure_words` gives them
     sure:tuple=('confident',), # Words that need no mention

@@ -7,7 +7,7 @@ __all__ = ['VOILA_PAGE', 'looks_credentialed', 'DemoConfig', 'web_panel', 'demo_
            'voila_command', 'serve_voila', 'web_read', 'web_fields', 'writing', 'web_choose', 'web_generate', 'web_ask',
            'web_edit', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio', 'serve', 'main']
 
-# %% ../nbs/44_web.ipynb #8a49b9a8
+# %% ../nbs/44_web.ipynb #83711945
 import contextlib, inspect, io, json, os, queue, re, secrets, signal, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +22,7 @@ from .film import compare_html, film_html
 from .exports import download_links
 from .demo import ONE, Case, ReportPanel, demo_model, sentence_of, sure_words
 
-# %% ../nbs/44_web.ipynb #3d9195df
+# %% ../nbs/44_web.ipynb #59f8a2cd
 _MIMIC = re.compile(r'mimic|(?:^|[/\\])p1\d([/\\]p1\d{7})?([/\\]|$)|\b[0-9a-f]{8}(?:-[0-9a-f]{8}){4}\b', re.I)
 
 def looks_credentialed(
@@ -37,7 +37,7 @@ def looks_credentialed(
             if m.is_file() and 'mimic' in set(pd.read_parquet(m, columns=['source']).source): return 'the manifest of its run'
     return ''
 
-# %% ../nbs/44_web.ipynb #0acf15ba
+# %% ../nbs/44_web.ipynb #414ef7a1
 @dataclass
 class DemoConfig(Config):
     "Serve the panel as a web page on this computer, or share it with a link"
@@ -80,7 +80,7 @@ def one_cell(
     spec = dict(name='python3', display_name='Python 3', language='python')
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec, title='Chest X-ray report'), cells=[cell])
 
-# %% ../nbs/44_web.ipynb #6b7f1843
+# %% ../nbs/44_web.ipynb #c802537c
 VOILA_PAGE = """{% extends 'lab/index.html.j2' %}
 {% block notebook_css %}{{ super() | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/all.min.css', 'data:text/css,')
   | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/v4-shims.min.css', 'data:text/css,') }}
@@ -120,7 +120,7 @@ def serve_voila(
         done = subprocess.run(voila_command(nb, cfg.port, cfg.upload_mb, cfg.browser), env=voila_env(d))
     if done.returncode: raise CXRError(f'Voila ended with code {done.returncode}: read its message above; another --port may help.')
 
-# %% ../nbs/44_web.ipynb #806e9d44
+# %% ../nbs/44_web.ipynb #70f5e615
 _STOPS = {} # Session -> the flag that stops its text
 
 def web_read(
@@ -154,7 +154,7 @@ def web_fields(
     return dict(case=case, film=case.film(low, high, invert), status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,
         log=log_html(case.turns), reference=case.reference, compared=''.join(compare_html(o, text, (a, b)) for o,a,b in others if rec and o))
 
-# %% ../nbs/44_web.ipynb #fd453670
+# %% ../nbs/44_web.ipynb #b711495c
 def writing(
     model, # `CXRModel`
     make, # Gives a generator of text, such as `CXRModel.stream`
@@ -178,7 +178,7 @@ def writing(
         if not isinstance(o, str): return
         time.sleep(every)
 
-# %% ../nbs/44_web.ipynb #0bf5773f
+# %% ../nbs/44_web.ipynb #7f2b7abc
 def web_choose(
     src, # Uploaded paths, or the name of an example
     shared:bool=False, # There is a public link
@@ -240,18 +240,19 @@ def web_edit(
     case.findings, case.impression, case.reference = findings, impression, reference
     return {k: v for k,v in web_fields(case).items() if k in ('case', 'result', 'compared')}
 
-# %% ../nbs/44_web.ipynb #fe03755e
+# %% ../nbs/44_web.ipynb #97c026e9
 def _layout(gr, model):
     "The fields of the page, by name"
     f = dict(case=gr.State(None))
     gr.HTML(head_html(model.info))
     with gr.Row():
-        with gr.Column(scale=6):
+        with gr.Column(scale=6, min_width=420):
             f['film'] = gr.HTML(film_html())
-            with gr.Row(): f.update(low=gr.Slider(0, 254, 0, step=1, label='Black level'), high=gr.Slider(1, 255, 255, step=1, label='White level'), invert=gr.Checkbox(label='Invert'))
+            with gr.Row(): f.update(low=gr.Slider(0, 254, 0, step=1, label='Black level'), high=gr.Slider(1, 255, 255, step=1, label='White level'))
+            f['invert'] = gr.Checkbox(label='Invert', container=False)
             with gr.Row(): f['examples'] = [gr.Button(o, size='sm') for o in EXAMPLES]
             f['upload'] = gr.File(label='X-ray: PNG, JPEG, TIFF, WebP, BMP or DICOM; two files are two views', file_count='multiple', type='filepath')
-        with gr.Column(scale=5):
+        with gr.Column(scale=5, min_width=380):
             f['indication'] = gr.Textbox(label='Indication, if known', placeholder='such as: shortness of breath', max_length=1000)
             with gr.Row(): f.update(go=gr.Button('Generate report', variant='primary'), stop=gr.Button('Stop'))
             f['status'] = gr.HTML(status_html('Choose an X-ray, then press Generate report.'))
@@ -286,8 +287,22 @@ def _connect(f, model, shared):
     for o in (f.low, f.high, f.invert): o.change(look, [f.case, f.low, f.high, f.invert], f.film, show_progress='hidden', **closed)
     return f
 
-# %% ../nbs/44_web.ipynb #f74229a8
-_LIGHT = ':root,.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318}.gradio-container .cxr-film img{margin:0}'
+# %% ../nbs/44_web.ipynb #9a7e193d
+_LOOKS = """.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318;max-width:1240px!important}footer{display:none!important}
+.gradio-container .cxr-film img{margin:0}.gradio-container .cxr-film figcaption,.gradio-container .cxr-film figcaption *,.gradio-container .cxr-film p{color:#b9c2c7!important}.gradio-container .cxr-film p b{color:#fff!important}
+.gradio-container label>span,.gradio-container .block span[data-testid=block-info]{font-size:12.5px;font-weight:600;color:var(--soft)}"""
+
+def _theme(gr):
+    "Our colours in Gradio's words"
+    font = ['system-ui', 'Segoe UI', 'Roboto', 'Arial', 'sans-serif']
+    look = dict(body_background_fill='#fbfaf7', body_text_color='#1f2a30', block_background_fill='#fff', block_border_color='#e4e0d6', block_border_width='1px',
+        block_shadow='none', block_title_text_color='#5d676d', block_label_text_color='#5d676d', block_label_background_fill='#fff', block_info_text_color='#5d676d',
+        block_title_background_fill='none', input_border_color='#cfcabd', input_border_width='1px', input_background_fill='#fff', input_placeholder_color='#6b757b',
+        button_primary_background_fill='#0f766e', button_primary_background_fill_hover='#0b5d57', button_primary_text_color='#fff', button_secondary_background_fill='#fff',
+        button_secondary_border_color='#cfcabd', button_border_width='1px', button_secondary_text_color='#1f2a30', body_text_color_subdued='#5d676d', slider_color='#0f766e')
+    theme = gr.themes.Default(primary_hue='teal', neutral_hue='stone', font=font, font_mono=['monospace'])
+    known = inspect.signature(theme.set).parameters
+    return theme.set(**{k: v for k,v in look.items() if k in known})
 
 def gradio_app(
     model, # `CXRModel`
@@ -295,8 +310,7 @@ def gradio_app(
 )->tuple: # `gradio.Blocks`, and what its looks are made of
     "The panel as a Gradio page"
     import gradio as gr
-    font = ['system-ui', 'Segoe UI', 'Roboto', 'Arial', 'sans-serif']
-    look = dict(theme=gr.themes.Soft(primary_hue='teal', neutral_hue='stone', font=font, font_mono=['monospace']), css=_LIGHT + CSS + PANEL_CSS,
+    look = dict(theme=_theme(gr), css=CSS + PANEL_CSS + _LOOKS,
         js="() => document.body.classList.remove('dark')")
     early = 'theme' in inspect.signature(gr.Blocks.__init__).parameters # Gradio 5 wants the looks here, 6 when it is launched
     with gr.Blocks(title='Chest X-ray report', analytics_enabled=False, delete_cache=(600, 3600), **(look if early else {})) as app:
@@ -311,7 +325,7 @@ def launch_options(
     return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share, auth=('cxr', password), allowed_paths=[], show_error=False,
         max_file_size=f'{cfg.upload_mb}mb', inbrowser=cfg.browser, quiet=True, ssr_mode=False, prevent_thread_lock=True)
 
-# %% ../nbs/44_web.ipynb #cdc22a43
+# %% ../nbs/44_web.ipynb #4b71d21d
 def check_share(
     cfg:DemoConfig, # Settings
 ):
@@ -338,7 +352,7 @@ def serve_gradio(
         try: app.block_thread()
         finally: app.close()
 
-# %% ../nbs/44_web.ipynb #9cca637d
+# %% ../nbs/44_web.ipynb #9b55c9a3
 def serve(
     cfg:DemoConfig, # Settings
 ):

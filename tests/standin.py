@@ -24,7 +24,9 @@ class Standin:
                 yield word
             self.last = Report(''.join(done).strip(), ''.join(done) == text, q, dict(self.info, adapter='/somewhere/adapter'))
         finally: self.busy = 0
-    def stream(self, src, indication=None, max_new_tokens=None, stop=None, tuned=True): return self._write(self.text if tuned else BASE, 'report', stop)
+    def stream(self, src, indication=None, max_new_tokens=None, stop=None, tuned=True):
+        self.limit = max_new_tokens
+        return self._write(self.text if tuned else BASE, 'report', stop)
     def chat(self, src, question, history=(), max_new_tokens=None, stop=None): return self._write(f'{len(history)} turns before {question}', question, stop)
     def generate_report(self, src): return Report(self.text, provenance=self.info)
     def ask(self, src, question): return 'Yes.'

@@ -6,31 +6,10 @@ from PIL import Image
 from cxr_llava.stages import CXRError
 from cxr_llava.model import Report
 from cxr_llava.panel import NOTICE, report_card
-from cxr_llava.demo import DemoConfig, ReportPanel, ask, demo_notebook, main
+from cxr_llava.exports import sr_sections
+from cxr_llava.demo import ReportPanel, ask
 from cxr_llava.phantom import phantom_xray
-
-TEXT = 'FINDINGS:\nThere is a left pleural effusion. No pneumothorax.\n\nIMPRESSION:\nLeft pleural effusion.'
-
-class Fake:
-    "Writes one word after another, like a model"
-    info = dict(base='tiny', adapter_hash='0123abcd')
-    def __init__(self, delay=.001, fail=None): self.delay, self.fail, self.last, self.busy = delay, fail, None, 0
-    def _write(self, text, q, stop):
-        assert not self.busy, 'two texts at once'
-        self.busy, done = 1, ''
-        try:
-            for word in re.findall(r'\S+\s*', text):
-                if self.fail: raise self.fail
-                if stop is not None and stop.is_set(): break
-                time.sleep(self.delay)
-                done += word
-                yield word
-            self.last = Report(done.strip(), done == text, q, dict(self.info, adapter='/somewhere/adapter'))
-        finally: self.busy = 0
-    def stream(self, src, indication=None, max_new_tokens=None, stop=None): return self._write(TEXT, 'report', stop)
-    def chat(self, src, question, history=(), max_new_tokens=None, stop=None): return self._write(f'{len(history)} turns before {question}', question, stop)
-    def generate_report(self, src): return Report(TEXT)
-    def ask(self, src, question): return 'Yes.'
+from standin import BASE, TEXT, Standin
 
 @pytest.fixture
 def folder(tmp_path):
@@ -40,7 +19,7 @@ def folder(tmp_path):
     return tmp_path
 
 @pytest.fixture
-def panel(folder): return ReportPanel(Fake(), folder)
+def panel(folder): return ReportPanel(Standin(), folder)
 
 def upload(p, name, data): p.w.upload.value = (dict(name=name, type='', size=len(data), content=data, last_modified=datetime.now()),)
 
@@ -48,11 +27,13 @@ def png(tmp_path, seed=3):
     phantom_xray(seed, 96).save(tmp_path/'x.png')
     return (tmp_path/'x.png').read_bytes()
 
-def files(p): return [base64.b64decode(o).decode() for o in re.findall('base64,([^"]+)', p.w.links.value)]
+def raw(p): return [base64.b64decode(o) for o in re.findall('base64,([^"]+)', p.w.links.value)]
+
+def files(p): return [o.decode() for o in raw(p)[:2]]
 
 def test_ask():
-    assert ask('x', model=Fake()).text == TEXT
-    assert ask('x', 'Effusion?', Fake()) == 'Yes.'
+    assert ask('x', model=Standin()).text == TEXT
+    assert ask('x', 'Effusion?', Standin()) == 'Yes.'
 
 def test_generate_edit_save(panel):
     panel.choose_example('Left effusion')
@@ -83,18 +64,18 @@ def test_questions_with_history(panel):
     for q in ('First?', '<img src=x onerror=alert(1)>'):
         panel.w.question.value = q
         panel.w.ask.click(); panel.wait()
-    assert [a[:1] for _,a in panel.turns] == ['1', '2'] and panel.w.question.value == ''
+    assert [a[:1] for _,a in panel.case.turns] == ['1', '2'] and panel.w.question.value == ''
     assert '<img' not in panel.w.log.value and len(json.loads(files(panel)[1])['questions']) == 2
 
 def test_bad_then_good_upload(panel, tmp_path):
     upload(panel, '<i>bad.png', b'%PDF-1.4')
-    assert 'PDF' in panel.w.status.value and '<i>' not in panel.w.status.value and panel.xray is None and not panel.w.upload.value
+    assert 'PDF' in panel.w.status.value and '<i>' not in panel.w.status.value and panel.case is None and not panel.w.upload.value
     upload(panel, '<i>good.png', png(tmp_path))
-    assert panel.name == '<i>good.png' and '<i>' not in panel.w.film.value
+    assert panel.case.names[0] == '<i>good.png' and '<i>' not in panel.w.film.value
     upload(panel, 'empty.png', b'')
-    assert 'empty' in panel.w.status.value and panel.name == '<i>good.png'
+    assert 'empty' in panel.w.status.value and panel.case.names[0] == '<i>good.png'
     panel.w.go.click(); panel.wait()
-    assert panel.report.text == TEXT
+    assert panel.case.report.text == TEXT
 
 def test_notes_of_the_reader(panel, tmp_path):
     Image.effect_noise((96, 96), 90).convert('RGB').point(lambda v: v).save(tmp_path/'n.png')
@@ -109,73 +90,181 @@ def test_folder(panel, folder):
     panel.w.open.click()
     panel.w.files.value = 'two.png'
     panel.w.open.click()
-    assert panel.name == 'two.png'
+    assert panel.case.names[0] == 'two.png'
     panel.w.up.click()
     assert panel.folder == folder.resolve()
     panel.safely(panel.go_to, 'nowhere')
-    assert 'does not exist' in panel.w.status.value and panel.name == 'two.png'
+    assert 'does not exist' in panel.w.status.value and panel.case.names[0] == 'two.png'
 
 def test_folder_is_not_left_in_a_web_app(folder):
-    p = ReportPanel(Fake(), folder/'sub', browse=False)
+    p = ReportPanel(Standin(), folder/'sub', browse=False)
     p.w.up.click()
     assert 'outside' in p.w.status.value and str(folder) not in p.w.path.value
     (folder/'sub/link').symlink_to(folder)
     for name in ('../one.png', str(folder/'one.png'), 'link/'):
         p.safely(p.go_to, name)
-        assert p.xray is None and p.folder == (folder/'sub').resolve()
+        assert p.case is None and p.folder == (folder/'sub').resolve()
 
 def test_stop(folder):
-    p = ReportPanel(Fake(.05), folder)
+    p = ReportPanel(Standin(.05), folder)
     p.choose_example('Normal')
     p.w.go.click()
     time.sleep(.2)
     t = time.time()
     p.w.stop.click()
     assert p.wait(5) and time.time() - t < 1
-    assert 'stopped before its end' in p.w.status.value and not p.report.stopped and not p.w.go.disabled
+    assert 'stopped before its end' in p.w.status.value and not p.case.report.stopped and not p.w.go.disabled
     assert 'did not finish' in files(p)[0]
 
 def test_another_xray_while_writing(folder):
-    p = ReportPanel(Fake(.02), folder)
+    p = ReportPanel(Standin(.02), folder)
     p.choose_example('Normal')
     p.w.go.click()
     time.sleep(.1)
     p.choose_example('Edema')
     p.w.go.click()
-    assert p.wait(10) and p.error is None and p.report.text == TEXT and p.name == 'Phantom: edema'
+    assert p.wait(10) and p.error is None and p.case.report.text == TEXT and p.case.names[0] == 'Phantom: edema'
 
 def test_new_xray_clears_everything(panel):
     panel.choose_example('Normal')
     panel.w.go.click(); panel.wait()
     panel.choose_example('Edema')
-    assert (panel.report, panel.turns, panel.w.findings.value, panel.w.links.value, panel.w.chips.value) == (None, [], '', '', '')
+    assert (panel.case.report, panel.case.turns, panel.w.findings.value, panel.w.links.value, panel.w.chips.value) == (None, [], '', '', '')
 
 @pytest.mark.parametrize('e,words', [(CXRError('The adapter is missing.'), 'The adapter is missing.'), (RuntimeError('/secret/path'), 'RuntimeError'), (MemoryError(), 'not enough memory')])
 def test_failures_become_a_sentence(folder, e, words):
-    p = ReportPanel(Fake(fail=e), folder)
+    p = ReportPanel(Standin(fail=e), folder)
     p.choose_example('Normal')
     p.w.go.click(); p.wait()
     assert words in p.w.status.value and '/secret' not in p.w.status.value and p.error is e and not p.w.go.disabled
     p.model.fail = None
     p.w.go.click(); p.wait()
-    assert p.report.text == TEXT
+    assert p.case.report.text == TEXT
 
 def test_batch_makes_no_widget(folder, monkeypatch, capsys):
     monkeypatch.setenv('KAGGLE_KERNEL_RUN_TYPE', 'Batch')
-    p = ReportPanel(Fake(), folder)
+    shown = []
+    monkeypatch.setattr('IPython.display.display', lambda o, **kw: shown.append(o))
+    p = ReportPanel(Standin(), folder)
     p._ipython_display_()
-    assert p._w is None
+    assert p._w is None and '<img src="data:image/jpeg' in shown[0].data and 'left pleural effusion' in shown[0].data and NOTICE in shown[0].data
+
+def test_output_without_widgets_is_a_sentence(panel, monkeypatch):
+    shown = []
+    monkeypatch.setattr('IPython.display.display', lambda o, **kw: shown.append(o))
+    panel._ipython_display_()
+    assert 'application/vnd.jupyter.widget-view+json' in shown[0] and 'run it' in shown[0]['text/html'] and '.png' not in str(shown)
 
 def test_card_escapes():
     card = report_card(phantom_xray(1, 64), Report('FINDINGS:\n<script>x</script>', False, provenance=dict(base='<b>')), '"><i>')
     assert '<script>' not in card and '<b>' not in card and '<i>' not in card and NOTICE in card
 
-def test_command(folder, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as e: main(['--folders', 'x'])
-    assert e.value.code == 2
-    monkeypatch.setattr('importlib.util.find_spec', lambda name, *a: None)
-    with pytest.raises(SystemExit) as e: main([])
-    assert e.value.code == 2 and 'pip install' in capsys.readouterr().err
-    src = demo_notebook(DemoConfig(folder=str(folder), local_model="it's"))['cells'][0]['source']
-    compile(src, 'panel', 'exec')
-    assert 'web_panel(' in src and str(folder) in src
+
+def test_all_four_files(panel):
+    panel.choose_example('Left effusion')
+    panel.w.go.click(); panel.wait()
+    txt, js, pdf, sr = raw(panel)
+    assert pdf[:5] == b'%PDF-' and sr[128:132] == b'DICM'
+    assert sr_sections(sr)['impressions'] == ['Left pleural effusion.'] and NOTICE in sr_sections(sr)['summary'][0]
+
+def test_missing_package_is_a_sentence(panel, monkeypatch):
+    monkeypatch.setattr('cxr_llava.exports.find_spec', lambda name: None)
+    panel.choose_example('Normal')
+    panel.w.go.click(); panel.wait()
+    assert 'pip install &quot;cxr_llava[exports]&quot;' in panel.w.links.value and len(raw(panel)) == 3 and panel.error is None
+
+def test_file_name_is_saved_only_when_asked(panel, tmp_path):
+    upload(panel, 'doe_jane.png', png(tmp_path))
+    panel.w.go.click(); panel.wait()
+    assert not any(b'doe' in o for o in raw(panel))
+    panel.w.named.value = True
+    assert json.loads(files(panel)[1])['xray'] == 'doe_jane.png'
+
+def test_nothing_of_the_file_reaches_an_export(panel, tmp_path):
+    from pydicom.data import get_testdata_file
+    from pydicom import dcmread
+    ds = dcmread(get_testdata_file('CT_small.dcm'))
+    ds.PatientName, ds.PatientID, ds.InstitutionName, ds.StudyDescription = 'DOE^JANE', 'ID4711', 'Saint Nowhere', 'Chest DOE'
+    ds.save_as(tmp_path/'x.dcm')
+    panel.safely(panel.go_to, str(tmp_path/'x.dcm'))
+    assert panel.error is None, panel.error
+    panel.w.go.click(); panel.wait()
+    seen = b''.join(raw(panel)) + panel.w.film.value.encode() + panel.w.links.value.encode()
+    assert not re.search(rb'DOE|4711|Nowhere', seen)
+
+def test_window_invert_and_overlay_change_the_film_only(panel):
+    panel.choose_example('Normal')
+    panel.w.go.click(); panel.wait()
+    looks = [panel.w.film.value]
+    panel.w.preset.value = 'Lungs'; looks.append(panel.w.film.value)
+    panel.w.invert.value = True; looks.append(panel.w.film.value)
+    panel.w.evidence.value = 0; panel.wait(); looks.append(panel.w.film.value)
+    panel.w.opacity.value = 0; looks.append(panel.w.film.value)
+    panel.w.evidence.value = 1; panel.wait()
+    assert len(set(looks[:4])) == 4 and looks[4] == looks[2] and panel.error is None and panel.w.window.value == (0, 150)
+    assert 'not proof' in panel.w.caution.value and sorted(panel.case.heat) == [0, 1]
+
+def test_two_views(panel, tmp_path):
+    panel.choose_example('Large heart')
+    assert panel.w.film.value.count('<img') == 2 and len(panel.case.src) == 2
+    panel.choose_example('Normal')
+    panel.w.second.value = True
+    upload(panel, 'lateral.png', png(tmp_path))
+    assert [panel.case.names[1], panel.w.second.value, panel.w.film.value.count('<img')] == ['lateral.png', False, 2]
+    data = png(tmp_path)
+    panel.w.upload.value = tuple(dict(name=f'{i}.png', type='', size=len(data), content=data, last_modified=datetime.now()) for i in range(3))
+    assert 'one or two views' in panel.w.status.value and len(panel.case.views) == 2
+
+def test_reference_and_base(panel):
+    panel.choose_example('Left effusion')
+    assert 'effusion' in panel.w.reference.value
+    panel.w.base.click()
+    assert 'no report to compare' in panel.w.status.value
+    panel.w.go.click(); panel.wait()
+    assert 'Reference' in panel.w.compared.value and '<u>' in panel.w.compared.value
+    panel.w.base.click(); panel.wait()
+    assert panel.case.base.text == BASE and 'Untuned base' in panel.w.base_text.value and 'differs' in panel.w.base_text.value
+    panel.w.reference.value = '<script>alert(1)</script>'
+    assert '<script>' not in panel.w.compared.value
+    panel.model.info.pop('adapter_hash')
+    panel.w.base.click()
+    assert 'No adapter' in panel.w.status.value
+
+def test_session(panel):
+    for name in ('Normal', 'Edema'):
+        panel.choose_example(name)
+        panel.w.go.click(); panel.wait()
+    panel.w.impression.value = 'Changed.'
+    panel.w.again.click()
+    assert len(panel.cases) == 2 and len(panel.w.past.options) == 2
+    panel.w.past.value = 1
+    panel.w.again.click()
+    assert panel.case.names == ['Phantom: normal'] and panel.w.impression.value == 'Left pleural effusion.'
+    panel.w.past.value = 2
+    panel.w.again.click()
+    assert panel.w.impression.value == 'Changed.' and 'EDITED' in files(panel)[0]
+
+def test_double_click_and_close(folder):
+    p = ReportPanel(Standin(.02), folder)
+    p.choose_example('Normal')
+    p.generate(), p.generate()
+    assert 'Writing' in p.w.status.value
+    p.w.question.value = 'And?'
+    p.safely(p.ask_typed)
+    assert 'press Stop first' in p.w.status.value and p.w.question.value == 'And?'
+    p.close()
+    assert p.wait(5) and p.model.busy == 0
+
+def test_limit_and_doubts(panel):
+    panel.w.limit.value = 8
+    panel.choose_example('Normal')
+    panel.w.go.click(); panel.wait()
+    assert 'unsure' in panel.w.doubts.value and panel.model.limit == 8
+    panel.w.marks.value = False
+    assert panel.w.doubts.value == ''
+    panel.w.marks.value = True
+    panel.w.findings.value = 'Mine.'
+    assert panel.w.doubts.value == ''
+
+def test_status_is_a_live_region(panel):
+    assert 'role="status" aria-live="polite"' in panel.w.status.value and 'aria-live' not in panel.w.progress.value
