@@ -18,7 +18,7 @@ from .model import CXRModel, Report, load_model
 from .panel import (CSS, PANEL_CSS, box, button, check, doubts_html, example_part, example_study, example_xray, find_reference,
     findings_chips, head_html, html_part, list_folder, log_html, made_by, on_enter, progress_html, report_card, slider, so_far,
     start_folder, status_html, step_into, tabs, text_field, uploaded)
-from .film import WINDOWS, compare_html, film_html, overlaid, reduced, windowed
+from .film import WINDOWS, compare_html, film_html, overlaid, reduced, unpadded, windowed
 from .exports import download_links, model_sections, report_record, xray_facts
 
 # %% ../nbs/40_demo.ipynb #e0992cb5
@@ -47,7 +47,7 @@ def ask(
     model = model or demo_model()
     with ONE: return model.generate_report(src) if question is None else model.ask(src, question)
 
-# %% ../nbs/40_demo.ipynb #67a6a923
+# %% ../nbs/40_demo.ipynb #66d6eecf
 @dataclass(eq=False)
 class Case:
     "A study in front of the panel"
@@ -82,7 +82,7 @@ def record(self:Case,
     name = ', '.join(self.names) if with_name else ''
     return report_record(self.report, self.facts, self.findings, self.impression, self.turns, self.indication, name)
 
-# %% ../nbs/40_demo.ipynb #f87a2890
+# %% ../nbs/40_demo.ipynb #c502cda7
 @patch
 def film(self:Case,
     low:int=0, # Grey level shown black
@@ -121,7 +121,7 @@ class ReportPanel:
     @property
     def busy(self): return self._thread is not None and self._thread.is_alive() and not self._flag.is_set() # A text is being written
 
-# %% ../nbs/40_demo.ipynb #9cff71a0
+# %% ../nbs/40_demo.ipynb #26bd3717
 @patch
 def card(self:ReportPanel)->str: # HTML
     "The study shown, or an example, as picture and text"
@@ -170,7 +170,7 @@ def _sources(self:ReportPanel, w):
     w.tabs = tabs({'Examples': example_part(self.choose_example), 'Upload': up, 'Folder': folder})
     return box([w.tabs, w.second], 'cxr-sources')
 
-# %% ../nbs/40_demo.ipynb #f1f252b2
+# %% ../nbs/40_demo.ipynb #2d3eea95
 @patch
 def _report_part(self:ReportPanel, w):
     "Fields of the report"
@@ -253,7 +253,7 @@ def show(self:ReportPanel,
         self._fill(findings=case.findings, impression=case.impression, reference=case.reference, indication=case.indication, evidence=-1)
         w.log.value, w.progress.value = log_html(case.turns), ''
         self._busy(False)
-        self.refresh()
+        self.refresh(), self._film()
         self.say('X-ray ready: press Generate report.' if case.report is None else 'This report was written earlier in this session.')
 
 @patch
@@ -278,7 +278,7 @@ def choose_example(self:ReportPanel,
     "Show one of the examples"
     self.safely(lambda: self.set_xray(*example_study(name)))
 
-# %% ../nbs/40_demo.ipynb #a9ec2567
+# %% ../nbs/40_demo.ipynb #05b1755d
 @patch
 def take_upload(self:ReportPanel):
     "Show what was uploaded; the upload button is emptied, so that the same file can come again"
@@ -378,7 +378,7 @@ def _outcome(rep, stopped, what, seconds):
     if rep.stopped: return f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done'
     return (f'{what} was stopped before its end.' if stopped else f'{what} was cut at its length limit.'), ''
 
-# %% ../nbs/40_demo.ipynb #4ad9e402
+# %% ../nbs/40_demo.ipynb #bda1b009
 @patch
 def wait(self:ReportPanel,
     seconds:float=60, # At most
@@ -426,7 +426,7 @@ def generate(self:ReportPanel):
         return 'The report'
     case.report, case.indication = None, self.w.indication.value.strip()
     self._fill(findings='', impression='', evidence=-1)
-    self.refresh()
+    self.refresh(), self._film()
     limit = self.w.limit.value
     self._write(lambda flag: self.model.stream(case.src, case.indication or None, limit, stop=flag), show, done, 'Writing the report; Stop ends it.')
 
@@ -456,14 +456,13 @@ def refresh(self:ReportPanel):
     w.base_text.value = compare_html(c.base.text, text, ('Untuned base', 'This model')) if rec and c.base else ''
     w.past.options = [(f'{i}. {o.names[0] or "X-ray"}: {o.impression or o.findings}'[:90], i) for i,o in enumerate(self.cases, 1)]
     self._sentences()
-    self._film()
 
-# %% ../nbs/40_demo.ipynb #6d1157ab
+# %% ../nbs/40_demo.ipynb #48a74cbe
 def sure_words(
     report, # `Report`
 )->list: # (sentence, words) pairs; empty when the model told nothing
     "How sure the model was of each sentence, in words"
-    return []
+    return [(o.text, o.words) for o in getattr(report, 'certainty', [])]
 
 @patch
 def _sentences(self:ReportPanel):
@@ -491,7 +490,7 @@ def show_evidence(self:ReportPanel):
     if case is None or i < 0 or i in case.heat: return self._film()
     def job(flag, mine):
         maps = self.model.relevance(case.src, case.report, i)
-        mine(done, maps)
+        mine(done, [unpadded(o, v.image.size) for o,v in zip(maps, case.views)])
     def done(maps):
         case.heat[i] = maps
         self._film()
@@ -514,7 +513,7 @@ def ask_typed(self:ReportPanel):
     self._write(lambda flag: self.model.chat(case.src, q, history, limit, stop=flag), show, done, 'Writing the answer; Stop ends it.')
     self.w.question.value = ''
 
-# %% ../nbs/40_demo.ipynb #6985e22f
+# %% ../nbs/40_demo.ipynb #3b6eaf5d
 @patch
 def report_base(self:ReportPanel):
     "Let the base report the X-ray without its adapter. Raises `CXRError` when there is no adapter"

@@ -6,7 +6,7 @@
 __all__ = ['SR_CODES', 'FORMATS', 'xray_facts', 'model_sections', 'report_record', 'record_facts', 'record_title', 'record_text',
            'record_pdf', 'record_sr', 'sr_sections', 'export_report', 'copy_button', 'download_links']
 
-# %% ../nbs/43_exports.ipynb #82e43586
+# %% ../nbs/43_exports.ipynb #0424ec66
 import base64, io, json, os
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from .prompts import parse_answer
 from .reports import join_sections
 from .panel import NOTICE, made_by, text_labels
 
-# %% ../nbs/43_exports.ipynb #fa47b005
+# %% ../nbs/43_exports.ipynb #7a2dc6ad
 def xray_facts(
     xray, # `XRay`
 )->dict: # `size`, `pixels` (first 16 digits of the SHA-256 of the grey levels) and `notes`
@@ -52,7 +52,7 @@ def report_record(
         notes=list(dict.fromkeys(n for o in xrays for n in o['notes'])), questions=[dict(question=q, answer=a) for q,a in turns],
         provenance=prov, saved=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/43_exports.ipynb #4fe07c55
+# %% ../nbs/43_exports.ipynb #7e257488
 def record_facts(
     rec:dict, # From `report_record`
 )->list: # (what, words) pairs
@@ -74,7 +74,7 @@ def record_text(
     return '\n'.join([record_title(rec).upper(), rec['disclaimer'], '', f'FINDINGS:\n{rec["findings"]}\n', f'IMPRESSION:\n{rec["impression"]}\n',
         *talk, *[f'{k}: {v}' for k,v in record_facts(rec)], '', rec['disclaimer'], ''])
 
-# %% ../nbs/43_exports.ipynb #6d71765c
+# %% ../nbs/43_exports.ipynb #1b0c304b
 def _pdf_fonts(text):
     "Names of a regular and a bold font that can write `text`"
     from reportlab.pdfbase import pdfmetrics
@@ -96,7 +96,7 @@ def _pdf_picture(view, width):
     f.seek(0)
     return Image(f, width, min(width*im.height/im.width, 2*width), kind='proportional')
 
-# %% ../nbs/43_exports.ipynb #e8c620bd
+# %% ../nbs/43_exports.ipynb #5f406850
 def _pdf_story(rec, views, fonts, width):
     "The parts of the page, in order"
     from reportlab.platypus import Paragraph, Spacer, Table
@@ -115,7 +115,7 @@ def _pdf_story(rec, views, fonts, width):
     return [para(record_title(rec), style(fonts[1], 16, '#1f2a30', 6)), para(rec['disclaimer'], style(fonts[1], 9.5, '#8a5a00', 12)), *top, *text, *talk,
         Spacer(1, 8), *[para(f'{k}: {v}', small) for k,v in record_facts(rec)]]
 
-# %% ../nbs/43_exports.ipynb #7abeca18
+# %% ../nbs/43_exports.ipynb #cc574531
 def record_pdf(
     rec:dict, # From `report_record`
     views=(), # Its `XRay`s
@@ -125,6 +125,8 @@ def record_pdf(
     from reportlab.lib.pagesizes import A4
     from reportlab.platypus import SimpleDocTemplate
     from reportlab.platypus.doctemplate import LayoutError
+    from reportlab import rl_config
+    rl_config.useA85 = 0 # binary streams are smaller
     fonts = _pdf_fonts(record_text(rec))
     def foot(page, doc):
         page.setFont(fonts[0], 8)
@@ -137,7 +139,7 @@ def record_pdf(
     try: return make(list(views))
     except LayoutError: return make([])
 
-# %% ../nbs/43_exports.ipynb #4f0c511c
+# %% ../nbs/43_exports.ipynb #12d0fa7d
 SR_CODES = {'report': ('18748-4', 'LN', 'Diagnostic imaging report'), 'language': ('121049', 'DCM', 'Language of Content Item and Descendants'),
     'English': ('en', 'RFC5646', 'English'), 'observer': ('121005', 'DCM', 'Observer Type'), 'device': ('121007', 'DCM', 'Device'),
     'device uid': ('121012', 'DCM', 'Device Observer UID'), 'device name': ('121013', 'DCM', 'Device Observer Name'),
@@ -163,7 +165,7 @@ def _sr_item(kind, name, value, relation='CONTAINS'):
     else: ds.ContinuityOfContent, ds.ContentSequence = 'SEPARATE', value
     return ds
 
-# %% ../nbs/43_exports.ipynb #b6b3c80b
+# %% ../nbs/43_exports.ipynb #d15fb8ed
 def _sr_content(rec):
     "The content tree of a record"
     who = f'cxr_llava: {made_by(rec["provenance"])}'
@@ -181,7 +183,7 @@ def _sr_uid(text=None):
     from pydicom.uid import generate_uid
     return generate_uid(entropy_srcs=[text]) if text else generate_uid(prefix=None)
 
-# %% ../nbs/43_exports.ipynb #094de266
+# %% ../nbs/43_exports.ipynb #66066527
 def _sr_header(ds, when):
     "Everything around the content: patient and study stay empty"
     for k in ('PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber', 'ReferringPhysicianName'): setattr(ds, k, '')
@@ -211,7 +213,7 @@ def record_sr(
     dcmwrite(f, ds, enforce_file_format=True)
     return f.getvalue()
 
-# %% ../nbs/43_exports.ipynb #c2a69128
+# %% ../nbs/43_exports.ipynb #b2cb1d73
 def sr_sections(
     data:bytes, # A DICOM SR file, as `record_sr` writes it
 )->dict: # Section, in lower case -> its texts
@@ -222,7 +224,7 @@ def sr_sections(
     parts = [o for o in ds.get('ContentSequence', []) if o.ValueType == 'CONTAINER']
     return {o.ConceptNameCodeSequence[0].CodeMeaning.lower(): [str(t.TextValue) for t in o.ContentSequence] for o in parts}
 
-# %% ../nbs/43_exports.ipynb #d4558cbc
+# %% ../nbs/43_exports.ipynb #89a77cbd
 FORMATS = {'Text': ('txt', 'text/plain;charset=utf-8'), 'JSON': ('json', 'application/json'), 'PDF': ('pdf', 'application/pdf'), 'DICOM SR': ('dcm', 'application/dicom')}
 
 def export_report(
@@ -236,7 +238,7 @@ def export_report(
     if kind == 'DICOM SR': return record_sr(rec)
     return (record_text(rec) if kind == 'Text' else json.dumps(rec, ensure_ascii=False, indent=1)).encode('utf-8')
 
-# %% ../nbs/43_exports.ipynb #8b49143d
+# %% ../nbs/43_exports.ipynb #6cb3b4e6
 _COPY = ("const b=this,t=new TextDecoder().decode(Uint8Array.from(atob(b.dataset.text),c=>c.charCodeAt(0))),ok=()=>{b.textContent='Copied'},"
     "old=()=>{const a=document.createElement('textarea');a.value=t;b.after(a);a.select();const done=document.execCommand('copy');a.remove();"
     "b.textContent=done?'Copied':'Select the text to copy it'};navigator.clipboard?navigator.clipboard.writeText(t).then(ok,old):old()")

@@ -102,21 +102,25 @@ def _example(name):
     seed, lateral = shows.pop('seed'), shows.pop('lateral', False)
     return Truth(**shows), seed, sample_body(np.random.default_rng(seed)), lateral
 
+@lru_cache(64)
+def _drawn(name, size):
+    "X-rays of an example, drawn once"
+    t, seed, body, lateral = _example(name)
+    return [draw_xray(t, body, seed, size)] + ([draw_lateral(t, body, seed + 1, size)] if lateral else [])
+
 def example_xray(
     name:str, # Key of `EXAMPLES`
     size:int=512, # Pixels
 ): # Mode 'L'
     "A phantom to try things on. Raises `CXRError` on an unknown name"
-    t, seed, body, _ = _example(name)
-    return draw_xray(t, body, seed, size)
+    return _drawn(name, size)[0].copy()
 
 def example_study(
     name:str, # Key of `EXAMPLES`
     size:int=512, # Pixels
 )->tuple: # X-rays, their names, and the report written from the drawing's truth
     "An example with all its views and its reference report"
-    t, seed, body, lateral = _example(name)
-    ims = [draw_xray(t, body, seed, size)] + ([draw_lateral(t, body, seed + 1, size)] if lateral else [])
+    ims, (t, seed, *_) = [o.copy() for o in _drawn(name, size)], _example(name)
     said = write_report(t, np.random.default_rng(seed))
     return ims, [f'Phantom: {name.lower()}', 'Phantom: lateral'][:len(ims)], join_sections(said['findings'], said['impression'])
 
@@ -159,7 +163,7 @@ def step_into(
     if top is not None and not to.is_relative_to(Path(top).resolve()): raise CXRError(f'{Path(name).name} lies outside the folder shown here.')
     return to
 
-# %% ../nbs/41_panel.ipynb #24d7ed12
+# %% ../nbs/41_panel.ipynb #23f54750
 @lru_cache(4)
 def _manifest(path, when):
     "Image -> report, of a manifest as it was at `when`"
@@ -267,7 +271,7 @@ def so_far(
     if s.findings is None and s.impression is None: return ('' if 'FINDINGS:'.startswith(text.strip()) else text.strip()), ''
     return s.findings or '', s.impression or ''
 
-# %% ../nbs/41_panel.ipynb #515e1c9c
+# %% ../nbs/41_panel.ipynb #8745ecb9
 def doubts_html(
     sentences, # (sentence, words for how sure) pairs, as `sure_words` gives them
     sure:tuple=('confident',), # Words that need no mention

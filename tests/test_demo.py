@@ -256,6 +256,7 @@ def test_double_click_and_close(folder):
     assert p.wait(5) and p.model.busy == 0
 
 def test_limit_and_doubts(panel):
+    pytest.importorskip('cxr_llava.evidence')
     panel.w.limit.value = 8
     panel.choose_example('Normal')
     panel.w.go.click(); panel.wait()
