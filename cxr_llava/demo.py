@@ -47,7 +47,7 @@ def ask(
     model = model or demo_model()
     with ONE: return model.generate_report(src) if question is None else model.ask(src, question)
 
-# %% ../nbs/40_demo.ipynb #66d6eecf
+# %% ../nbs/40_demo.ipynb #26eb14ff
 @dataclass(eq=False)
 class Case:
     "A study in front of the panel"
@@ -82,7 +82,7 @@ def record(self:Case,
     name = ', '.join(self.names) if with_name else ''
     return report_record(self.report, self.facts, self.findings, self.impression, self.turns, self.indication, name)
 
-# %% ../nbs/40_demo.ipynb #c502cda7
+# %% ../nbs/40_demo.ipynb #0470233f
 @patch
 def film(self:Case,
     low:int=0, # Grey level shown black
@@ -121,7 +121,7 @@ class ReportPanel:
     @property
     def busy(self): return self._thread is not None and self._thread.is_alive() and not self._flag.is_set() # A text is being written
 
-# %% ../nbs/40_demo.ipynb #26bd3717
+# %% ../nbs/40_demo.ipynb #4db0099a
 @patch
 def card(self:ReportPanel)->str: # HTML
     "The study shown, or an example, as picture and text"
@@ -170,7 +170,7 @@ def _sources(self:ReportPanel, w):
     w.tabs = tabs({'Examples': example_part(self.choose_example), 'Upload': up, 'Folder': folder})
     return box([w.tabs, w.second], 'cxr-sources')
 
-# %% ../nbs/40_demo.ipynb #2d3eea95
+# %% ../nbs/40_demo.ipynb #7f78b8c7
 @patch
 def _report_part(self:ReportPanel, w):
     "Fields of the report"
@@ -278,7 +278,7 @@ def choose_example(self:ReportPanel,
     "Show one of the examples"
     self.safely(lambda: self.set_xray(*example_study(name)))
 
-# %% ../nbs/40_demo.ipynb #05b1755d
+# %% ../nbs/40_demo.ipynb #29fc0a8d
 @patch
 def take_upload(self:ReportPanel):
     "Show what was uploaded; the upload button is emptied, so that the same file can come again"
@@ -378,7 +378,7 @@ def _outcome(rep, stopped, what, seconds):
     if rep.stopped: return f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done'
     return (f'{what} was stopped before its end.' if stopped else f'{what} was cut at its length limit.'), ''
 
-# %% ../nbs/40_demo.ipynb #bda1b009
+# %% ../nbs/40_demo.ipynb #4ec0ce6f
 @patch
 def wait(self:ReportPanel,
     seconds:float=60, # At most
@@ -457,7 +457,7 @@ def refresh(self:ReportPanel):
     w.past.options = [(f'{i}. {o.names[0] or "X-ray"}: {o.impression or o.findings}'[:90], i) for i,o in enumerate(self.cases, 1)]
     self._sentences()
 
-# %% ../nbs/40_demo.ipynb #48a74cbe
+# %% ../nbs/40_demo.ipynb #6173363c
 def sure_words(
     report, # `Report`
 )->list: # (sentence, words) pairs; empty when the model told nothing
@@ -513,7 +513,7 @@ def ask_typed(self:ReportPanel):
     self._write(lambda flag: self.model.chat(case.src, q, history, limit, stop=flag), show, done, 'Writing the answer; Stop ends it.')
     self.w.question.value = ''
 
-# %% ../nbs/40_demo.ipynb #3b6eaf5d
+# %% ../nbs/40_demo.ipynb #b6530151
 @patch
 def report_base(self:ReportPanel):
     "Let the base report the X-ray without its adapter. Raises `CXRError` when there is no adapter"
