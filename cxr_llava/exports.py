@@ -6,7 +6,7 @@
 __all__ = ['SR_CODES', 'FORMATS', 'xray_facts', 'model_sections', 'report_record', 'record_facts', 'record_title', 'record_text',
            'record_pdf', 'record_sr', 'sr_sections', 'export_report', 'copy_button', 'download_links']
 
-# %% ../nbs/43_exports.ipynb #0424ec66
+# %% ../nbs/43_exports.ipynb #83c64abe
 import base64, io, json, os
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from .prompts import parse_answer
 from .reports import join_sections
 from .panel import NOTICE, made_by, text_labels
 
-# %% ../nbs/43_exports.ipynb #7a2dc6ad
+# %% ../nbs/43_exports.ipynb #b3cbddac
 def xray_facts(
     xray, # `XRay`
 )->dict: # `size`, `pixels` (first 16 digits of the SHA-256 of the grey levels) and `notes`
@@ -52,7 +52,7 @@ def report_record(
         notes=list(dict.fromkeys(n for o in xrays for n in o['notes'])), questions=[dict(question=q, answer=a) for q,a in turns],
         provenance=prov, saved=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/43_exports.ipynb #7e257488
+# %% ../nbs/43_exports.ipynb #3f91a3c5
 def record_facts(
     rec:dict, # From `report_record`
 )->list: # (what, words) pairs
@@ -74,7 +74,7 @@ def record_text(
     return '\n'.join([record_title(rec).upper(), rec['disclaimer'], '', f'FINDINGS:\n{rec["findings"]}\n', f'IMPRESSION:\n{rec["impression"]}\n',
         *talk, *[f'{k}: {v}' for k,v in record_facts(rec)], '', rec['disclaimer'], ''])
 
-# %% ../nbs/43_exports.ipynb #1b0c304b
+# %% ../nbs/43_exports.ipynb #46790378
 def _pdf_fonts(text):
     "Names of a regular and a bold font that can write `text`"
     from reportlab.pdfbase import pdfmetrics
@@ -96,13 +96,14 @@ def _pdf_picture(view, width):
     f.seek(0)
     return Image(f, width, min(width*im.height/im.width, 2*width), kind='proportional')
 
-# %% ../nbs/43_exports.ipynb #5f406850
+# %% ../nbs/43_exports.ipynb #66e760cd
 def _pdf_story(rec, views, fonts, width):
     "The parts of the page, in order"
     from reportlab.platypus import Paragraph, Spacer, Table
     from reportlab.lib.styles import ParagraphStyle
     from reportlab.lib import colors
-    def style(font, size, ink, after): return ParagraphStyle('', fontName=font, fontSize=size, leading=size*1.4, textColor=colors.HexColor(ink), spaceAfter=after)
+    def style(font, size, ink, after):
+        return ParagraphStyle('', fontName=font, fontSize=size, leading=size*1.4, textColor=colors.HexColor(ink), spaceAfter=after)
     body, small, head = style(fonts[0], 10.5, '#1f2a30', 8), style(fonts[0], 8.5, '#5d676d', 2), style(fonts[1], 8.5, '#5d676d', 2)
     def para(s, st): return Paragraph(esc(s).replace('\n', '<br/>') or '–', st)
     found = [('possible ' if v == -1 else '') + k.lower() for k,v in rec['labels'].items() if v in (1, -1)]
@@ -110,12 +111,14 @@ def _pdf_story(rec, views, fonts, width):
     text = [o for h,t in parts for o in (para(h, head), para(t, body))]
     talk = [para('QUESTIONS', head)]*bool(rec['questions']) + [para(f'{o["question"]}\n{o["answer"]}', body) for o in rec['questions']]
     pics = [[_pdf_picture(v, width*(.42 if len(views) == 1 else .46))] for v in views]
-    if len(views) == 1: pics, text = [], [Table([[pics[0], text]], [width*.45, width*.55], style=[('VALIGN', (0,0), (-1,-1), 'TOP'), ('LEFTPADDING', (0,0), (0,0), 0)])]
+    if len(views) == 1:
+        beside = [('VALIGN', (0,0), (-1,-1), 'TOP'), ('LEFTPADDING', (0,0), (0,0), 0)]
+        pics, text = [], [Table([[pics[0], text]], [width*.45, width*.55], style=beside)]
     top = [Table([pics], style=[('LEFTPADDING', (0,0), (-1,-1), 0)])] if pics else []
     return [para(record_title(rec), style(fonts[1], 16, '#1f2a30', 6)), para(rec['disclaimer'], style(fonts[1], 9.5, '#8a5a00', 12)), *top, *text, *talk,
         Spacer(1, 8), *[para(f'{k}: {v}', small) for k,v in record_facts(rec)]]
 
-# %% ../nbs/43_exports.ipynb #cc574531
+# %% ../nbs/43_exports.ipynb #080b0e61
 def record_pdf(
     rec:dict, # From `report_record`
     views=(), # Its `XRay`s
@@ -133,13 +136,14 @@ def record_pdf(
         page.drawString(doc.leftMargin, 28, f'{rec["disclaimer"]}  Page {doc.page}')
     def make(views):
         f = io.BytesIO()
-        doc = SimpleDocTemplate(f, pagesize=A4, leftMargin=48, rightMargin=48, topMargin=44, bottomMargin=52, title='Chest X-ray report', author='', creator='cxr_llava')
+        doc = SimpleDocTemplate(f, pagesize=A4, leftMargin=48, rightMargin=48, topMargin=44, bottomMargin=52,
+            title='Chest X-ray report', author='', creator='cxr_llava')
         doc.build(_pdf_story(rec, views, fonts, doc.width), onFirstPage=foot, onLaterPages=foot)
         return f.getvalue()
     try: return make(list(views))
     except LayoutError: return make([])
 
-# %% ../nbs/43_exports.ipynb #12d0fa7d
+# %% ../nbs/43_exports.ipynb #1460de9f
 SR_CODES = {'report': ('18748-4', 'LN', 'Diagnostic imaging report'), 'language': ('121049', 'DCM', 'Language of Content Item and Descendants'),
     'English': ('en', 'RFC5646', 'English'), 'observer': ('121005', 'DCM', 'Observer Type'), 'device': ('121007', 'DCM', 'Device'),
     'device uid': ('121012', 'DCM', 'Device Observer UID'), 'device name': ('121013', 'DCM', 'Device Observer Name'),
@@ -165,7 +169,7 @@ def _sr_item(kind, name, value, relation='CONTAINS'):
     else: ds.ContinuityOfContent, ds.ContentSequence = 'SEPARATE', value
     return ds
 
-# %% ../nbs/43_exports.ipynb #d15fb8ed
+# %% ../nbs/43_exports.ipynb #ffea0f18
 def _sr_content(rec):
     "The content tree of a record"
     who = f'cxr_llava: {made_by(rec["provenance"])}'
@@ -183,10 +187,11 @@ def _sr_uid(text=None):
     from pydicom.uid import generate_uid
     return generate_uid(entropy_srcs=[text]) if text else generate_uid(prefix=None)
 
-# %% ../nbs/43_exports.ipynb #66066527
+# %% ../nbs/43_exports.ipynb #986b04c1
 def _sr_header(ds, when):
     "Everything around the content: patient and study stay empty"
-    for k in ('PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber', 'ReferringPhysicianName'): setattr(ds, k, '')
+    for k in ('PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber',
+              'ReferringPhysicianName'): setattr(ds, k, '')
     ds.SOPClassUID, ds.SOPInstanceUID = '1.2.840.10008.5.1.4.1.1.88.11', _sr_uid() # Basic Text SR
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = _sr_uid(), _sr_uid(), 1, 1
     ds.Modality, ds.Manufacturer, ds.ManufacturerModelName, ds.SpecificCharacterSet = 'SR', '', 'cxr_llava', 'ISO_IR 192'
@@ -213,7 +218,7 @@ def record_sr(
     dcmwrite(f, ds, enforce_file_format=True)
     return f.getvalue()
 
-# %% ../nbs/43_exports.ipynb #b2cb1d73
+# %% ../nbs/43_exports.ipynb #56fdb06d
 def sr_sections(
     data:bytes, # A DICOM SR file, as `record_sr` writes it
 )->dict: # Section, in lower case -> its texts
@@ -224,8 +229,9 @@ def sr_sections(
     parts = [o for o in ds.get('ContentSequence', []) if o.ValueType == 'CONTAINER']
     return {o.ConceptNameCodeSequence[0].CodeMeaning.lower(): [str(t.TextValue) for t in o.ContentSequence] for o in parts}
 
-# %% ../nbs/43_exports.ipynb #89a77cbd
-FORMATS = {'Text': ('txt', 'text/plain;charset=utf-8'), 'JSON': ('json', 'application/json'), 'PDF': ('pdf', 'application/pdf'), 'DICOM SR': ('dcm', 'application/dicom')}
+# %% ../nbs/43_exports.ipynb #d31c5509
+FORMATS = {'Text': ('txt', 'text/plain;charset=utf-8'), 'JSON': ('json', 'application/json'), 'PDF': ('pdf', 'application/pdf'),
+    'DICOM SR': ('dcm', 'application/dicom')} # Kind -> suffix and media type
 
 def export_report(
     rec:dict, # From `report_record`
@@ -238,7 +244,7 @@ def export_report(
     if kind == 'DICOM SR': return record_sr(rec)
     return (record_text(rec) if kind == 'Text' else json.dumps(rec, ensure_ascii=False, indent=1)).encode('utf-8')
 
-# %% ../nbs/43_exports.ipynb #6cb3b4e6
+# %% ../nbs/43_exports.ipynb #7458a219
 _COPY = ("const b=this,t=new TextDecoder().decode(Uint8Array.from(atob(b.dataset.text),c=>c.charCodeAt(0))),ok=()=>{b.textContent='Copied'},"
     "old=()=>{const a=document.createElement('textarea');a.value=t;b.after(a);a.select();const done=document.execCommand('copy');a.remove();"
     "b.textContent=done?'Copied':'Select the text to copy it'};navigator.clipboard?navigator.clipboard.writeText(t).then(ok,old):old()")
