@@ -6,14 +6,14 @@
 __all__ = ['NAMES', 'read_records', 'pick_names', 'as_text', 'as_id', 'read_texts', 'reference_hash', 'check_ids', 'load_pairs',
            'names_of']
 
-# %% ../nbs/36a_foreign.ipynb #3b9130d1
+# %% ../nbs/36a_foreign.ipynb #22bd720d
 import csv, io, json, math
 from collections import Counter
 from pathlib import Path
 from .stages import CXRError, hash_json, read_json, say
 from .prompts import format_answer
 
-# %% ../nbs/36a_foreign.ipynb #832159c3
+# %% ../nbs/36a_foreign.ipynb #92da310a
 def _text_of(path):
     "Text of a file, or a sentence"
     try: text = Path(path).read_bytes().decode('utf-8-sig')
@@ -48,7 +48,7 @@ def _table(text, path):
             raise CXRError(f'{path}, line {i} has {len(r)} fields where the header has {len(names)}: put texts with commas in quotes.')
     return [(f'{path}, line {i}', dict(zip(names, r))) for i,r in body]
 
-# %% ../nbs/36a_foreign.ipynb #ecf2bda5
+# %% ../nbs/36a_foreign.ipynb #2a135ed0
 def _json_rows(obj, path):
     "Records of a JSON document"
     if isinstance(obj, dict) and isinstance(obj.get('test'), list):
@@ -75,7 +75,7 @@ def read_records(
     if odd: raise CXRError(f'{odd} is not a record with an id and a text: write {{"id": ..., "prediction": ...}}.')
     return [(w, {str(k).strip().lower().replace(' ', '_').replace('-', '_'): v for k,v in o.items()}) for w,o in rows]
 
-# %% ../nbs/36a_foreign.ipynb #d9751d90
+# %% ../nbs/36a_foreign.ipynb #db4eb63a
 NAMES = dict(
     id=('id', 'study_id', 'studyid', 'uid', 'dicom_id', 'image_id', 'image', 'image_path', 'img_id', 'filename', 'file_name', 'file', 'case_id', 'name', 'key'),
     prediction=('prediction', 'predictions', 'predicted', 'pred', 'generated', 'generated_report', 'generation', 'hypothesis', 'hyp', 'candidate',
@@ -99,7 +99,7 @@ def pick_names(
             res[role] = first(role, set(res.values()) - {None})
     return res
 
-# %% ../nbs/36a_foreign.ipynb #6e0a5d35
+# %% ../nbs/36a_foreign.ipynb #35f2b8ef
 def as_text(
     v, # Value of a text column
 )->str: # The text, or `None` where it is none
@@ -123,7 +123,7 @@ def _answer(o):
     if isinstance(turns, list): return next((t.get('value', t.get('content')) for t in turns[1:2] if isinstance(t, dict)), None)
     if 'findings' in o or 'impression' in o: return format_answer(*[as_text(o.get(k)) for k in ('findings', 'impression')])
 
-# %% ../nbs/36a_foreign.ipynb #b620f5fa
+# %% ../nbs/36a_foreign.ipynb #030a38f8
 def read_texts(
     path, # File with predictions or references
     side:str='prediction', # What it must hold: `prediction` or `reference`
@@ -153,7 +153,7 @@ def _test_only(rows, path):
     say(f'{path}: {len(kept)} of {len(rows)} records are of the split "test"; only these are used')
     return kept
 
-# %% ../nbs/36a_foreign.ipynb #194d7a63
+# %% ../nbs/36a_foreign.ipynb #deed373d
 def _some(wheres, word): return f'{len(wheres)} {word}{"s"*(len(wheres) != 1)} (first: {wheres[0]})'
 
 def _complain(res, wheres, path, roles):
@@ -171,7 +171,7 @@ def _complain(res, wheres, path, roles):
         bad = [w for o,w in zip(res, wheres) if not as_text(o['reference']).strip()]
         if bad: raise CXRError(f'{_some(bad, "record")} with an empty reference: there is nothing to score against; take these studies out of both files.')
 
-# %% ../nbs/36a_foreign.ipynb #3ed9a679
+# %% ../nbs/36a_foreign.ipynb #87d798d7
 def reference_hash(
     rows, # Dicts with `id` and `reference`
 )->str: # 12 hexadecimal digits
@@ -193,7 +193,7 @@ def check_ids(
     raise CXRError(f'{name} and the {len(want)} references do not match: {"; ".join(parts)}. Complete the file, or score the '
         f'{len(want) - len(lost)} common studies with --intersection.')
 
-# %% ../nbs/36a_foreign.ipynb #f940d216
+# %% ../nbs/36a_foreign.ipynb #f76c2250
 def load_pairs(
     predictions:list, # Files, one per system
     references=None, # File with references; `None`: they stand in the files of predictions
@@ -218,9 +218,9 @@ def names_of(
 )->list: # One name each, none twice
     "Systems named after their files"
     stems = [Path(p).stem for p in paths]
-    return [s if stems.count(s) == 1 else f'{Path(p).absolute().parent.name}-{s}' if stems[:i].count(s) == 0 else f'{s}-{i + 1}' for i,(p,s) in enumerate(zip(paths, stems))]
+    return [s if stems[:i].count(s) == 0 else f'{s}-{i + 1}' for i,s in enumerate(stems)]
 
-# %% ../nbs/36a_foreign.ipynb #f89b9402
+# %% ../nbs/36a_foreign.ipynb #abee8a60
 def _same_references(path, rows, want):
     "A file that says which split or which references it was made for must mean these"
     side = Path(path).with_suffix('.meta.json')
@@ -228,7 +228,8 @@ def _same_references(path, rows, want):
     mine = reference_hash(want.values())
     if made and made != mine and {o['id'] for o in rows} != set(want):
         raise CXRError(f'{path} was made for another split (references {made}; these are {mine}): score it with its own references.')
-    other = [o['id'] for o in rows if o['reference'] is not None and o['id'] in want and ' '.join(o['reference'].split()) != ' '.join(want[o['id']]['reference'].split())]
+    def differs(o): return o['reference'] is not None and o['id'] in want and o['reference'].split() != want[o['id']]['reference'].split()
+    other = [o['id'] for o in rows if differs(o)]
     if other: raise CXRError(f'{path} carries other references than those given for {len(other)} studies, such as "{other[0]}": it was made for another version of them.')
 
 def _common(want, have):
