@@ -20,6 +20,7 @@ from .stages import (CXRError, Config, Rejects, find_artifact, hash_json, has_ar
 from .labels import LABELLER, OBSERVATIONS, TARGETS
 from .text_metrics import TOKENISATION
 from .scores import POLICIES, clinical_scores, resample_weights
+from .paired import swap_draws
 from cxr_llava.analysis import (by_group, cases_of, differences, labels_of, length_thirds, make_case, score_system, section_target, state_table,
     text_scores)
 from .systems import (CONSTANT, check_rows, inputs_of, manifest_of, meet, now, other_study, patients_of, predict, read_items, shared_rows,
@@ -175,7 +176,7 @@ def run_system(
     if not world()[0]: say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
     return rows
 
-# %% ../nbs/30_eval.ipynb #c02aa40a
+# %% ../nbs/30_eval.ipynb #b7fdc985
 def baselines_of(
     cfg:EvalConfig, # `baselines`
     base:str, # Base model of the run
@@ -207,7 +208,7 @@ def run_baseline(
         say(f'{system}: {len(items)} reports in {time.time() - start:.0f} s')
     return check_rows(shared_rows(path, meta), items, path.name, empty=True)
 
-# %% ../nbs/30_eval.ipynb #a25e1189
+# %% ../nbs/30_eval.ipynb #56be86d1
 def train_items(
     cfg:EvalConfig, # Where to look
     near, # Conversations of the test split
@@ -232,7 +233,7 @@ def run_all(cfg, get_model, who, items, units, folder, path):
         res[s] = run_baseline(s, get_model, items, train, folder, meta(s) | learnt, cfg)
     return res
 
-# %% ../nbs/30_eval.ipynb #fca20a5c
+# %% ../nbs/30_eval.ipynb #100d2efc
 def other_systems(
     folder, # `predictions`
     items:list, # From `read_items`
@@ -276,7 +277,7 @@ def provenance(
         target=section_target([o['reference'] for o in rows])) | more | dict(
         labeller=LABELLER, uncertain=f'as {cfg.uncertain}' if cfg.uncertain != 'definite' else 'definite pairs only',
         intervals=f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %',
-        tests=f'approximate randomisation of {unit}, two-sided', tokenisation=TOKENISATION,
+        tests=f'approximate randomisation of {unit}, two-sided; Holm over the systems compared', tokenisation=TOKENISATION,
         references='whole, never truncated', versions=versions(), made=now())
 
 def made_of(
@@ -377,16 +378,17 @@ def score_all(
     ref_labels = labels_of([o['reference'] for o in rows[lead]])
     weights = resample_weights(units, cfg.bootstrap, cfg.seed)
     scored = {s: score_system(r, ref_labels, weights, cfg.uncertain) for s,r in rows.items()}
-    diffs, labels = differences(scored, units, lead), scored[lead]['labels']
+    swaps = swap_draws(units, cfg.bootstrap and max(1000, cfg.bootstrap), cfg.seed)
+    diffs, labels = differences(scored, weights, swaps), scored[lead]['labels']
     gates = all_gates(scored, diffs, why)
     def grouped(g): return by_group(rows[lead], g, ref_labels, labels, weights, cfg.uncertain)
     groups = {'Length of the reference': length_thirds(rows[lead])} | (groups or {})
-    systems = {s: {k: v for k,v in d.items() if k not in ('boot', 'labels', 'outcomes')} | dict(title=TITLES.get(s, s)) for s,d in scored.items()}
+    systems = {s: {k: v for k,v in d.items() if k not in ('labels', 'outcomes', 'pairs')} | dict(title=TITLES.get(s, s)) for s,d in scored.items()}
     return plain(dict(gates=gates, headline=headline(scored, gates, diffs, source), systems=systems, differences=diffs,
         states=state_table(ref_labels, labels), groups=[dict(title=t, groups=grouped(g)) for t,g in groups.items()],
         literature=checked_tables())), (ref_labels, labels)
 
-# %% ../nbs/30_eval.ipynb #202ceea1
+# %% ../nbs/30_eval.ipynb #e9c7f218
 def finish(
     metrics:dict, # From `score_all`, with `provenance`
     run, # Run folder
@@ -452,7 +454,7 @@ def evaluate(
     if rejects: rejects.save(run/'eval_rejects.jsonl')
     return finish(metrics, run, cases_of(items, rows['tuned'], *labels, cfg.cases))
 
-# %% ../nbs/30_eval.ipynb #ca7406de
+# %% ../nbs/30_eval.ipynb #f91e268b
 def loader(cfg, who, model=None):
     "A function that loads the model at its first call"
     loaded = [model] if model else []

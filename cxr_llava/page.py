@@ -179,8 +179,8 @@ def title_of(systems, s): return systems[s].get('title') or TITLES.get(s, s)
 def gain_cell(v):
     "A difference with its interval and the p value of the exchange test"
     gain = score_cell(dict(v=v.get('value'), v_lo=v.get('lo'), v_hi=v.get('hi')), 'v')
-    p = v.get('p')
-    return gain + (el('small', f' p {"&lt; 0.001" if p < .001 else f"= {p:.3f}"}') if p is not None else '')
+    p = v.get('p_holm', v.get('p'))
+    return gain + (el('small', f' p {"&lt; 0.001" if p < .001 else f"= {p:.3f}"}') if num(p) != '–' else '')
 
 # %% ../nbs/33_page.ipynb #05589a1c
 def plain_table(
