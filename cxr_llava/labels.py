@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['OBSERVATIONS', 'TARGETS', 'LABELLER', 'LEFT_OUT', 'KEPT', 'RULES', 'label_report', 'Mention', 'Mentions',
-           'explain_report', 'label_reports', 'LabelConfig', 'label_file', 'main']
+           'explain_report', 'label_reports']
 
 # %% ../nbs/31_labels.ipynb #0dcf0412
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from .phrases import STRUCTURES, TOKEN, find_phrases, lemma
-from .stages import Config, CXRError, read_jsonl, run_cli, say, write_atomic
+from .stages import CXRError
 
 # %% ../nbs/31_labels.ipynb #6fa4fc51
 OBSERVATIONS = ['No Finding', 'Enlarged Cardiomediastinum', 'Cardiomegaly', 'Lung Lesion', 'Lung Opacity', 'Edema',
@@ -421,70 +420,3 @@ def label_reports(
     index = getattr(texts, 'index', None)
     rows = [label_report(t) for t in texts]
     return pd.DataFrame(rows, columns=OBSERVATIONS, index=index if isinstance(index, pd.Index) else None).astype('Int8')
-
-# %% ../nbs/31_labels.ipynb #c0acaea1
-@dataclass
-class LabelConfig(Config):
-    "Label the reports of a CSV or JSON lines file"
-    text_col:str = '' # Column or key of the report; '' looks for findings and impression, report, text
-    id_col:str = '' # Column or key copied beside the labels; '' looks for id, study_id, uid
-    out:str = '' # File to write; '' is FILE.labels.csv beside FILE
-
-def _pick(cols, wanted, path, what):
-    "The column called `wanted`, or a sentence with the columns there are"
-    if wanted in cols: return wanted
-    raise CXRError(f'{Path(path).name} has no column {wanted!r} for the {what}: it has {", ".join(map(str, cols))}.')
-
-def _texts(df, col, path):
-    "The report of every row"
-    if col: return df[_pick(df.columns, col, path, 'report')]
-    low = {str(c).lower().strip(): c for c in df.columns}
-    parts = [low[c] for c in ('findings', 'impression') if c in low]
-    if parts: return df[parts].fillna('').astype(str).agg('\n\n'.join, axis=1)
-    for c in ('report', 'text', 'reports', 'report impression', 'prediction'):
-        if c in low: return df[low[c]]
-    if len(df.columns)==1: return df.iloc[:, 0]
-    raise CXRError(f'Which column of {Path(path).name} holds reports? Give --text_col of {", ".join(map(str, df))}.')
-
-# %% ../nbs/31_labels.ipynb #91c59d45
-def _read_table(path):
-    "A CSV or JSON lines file as a DataFrame of what stands there"
-    import pandas as pd
-    if not path.exists(): raise CXRError(f'{path} does not exist: give a CSV or JSON lines file, one report per row.')
-    if path.suffix.lower() in ('.jsonl', '.ndjson'):
-        rows, bad = read_jsonl(path)
-        bad += [{'where': path.name, 'reason': 'a line is not a JSON object'} for r in rows if not isinstance(r, dict)]
-        if bad: raise CXRError(f'{bad[0]["where"]}: {bad[0]["reason"]}; mend or remove it ({len(bad)} bad in all).')
-        return pd.DataFrame(rows)
-    sep = {'.csv': ',', '.tsv': '\t'}.get(path.suffix.lower())
-    if not sep: raise CXRError(f'{path.name} is neither .csv, .tsv nor .jsonl: convert it first.')
-    try: return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as e: raise CXRError(f'Cannot read {path}: {str(e).splitlines()[0]}.') from e
-
-# %% ../nbs/31_labels.ipynb #d4fa6add
-def label_file(
-    path, # CSV, TSV or JSON lines file with one report per row
-    cfg:LabelConfig=None, # Which columns, and where to write
-)->Path: # The file written
-    "Label every report of a file; rows keep their order. Raises `CXRError` when file or column is missing"
-    path, cfg = Path(path), cfg or LabelConfig()
-    df = _read_table(path)
-    if not len(df): raise CXRError(f'{path} holds no reports: give a file with one report per row.')
-    texts = _texts(df, cfg.text_col, path)
-    labels = label_reports([t if isinstance(t, str) else None for t in texts])
-    key = next((c for c in ('id', 'study_id', 'uid') if c in df.columns), None)
-    if cfg.id_col: key = _pick(df.columns, cfg.id_col, path, 'id')
-    labels.insert(0, key or 'row', list(df[key]) if key else range(1, len(df)+1))
-    out = Path(cfg.out) if cfg.out else path.with_name(path.stem+'.labels.csv')
-    write_atomic(out, labels.to_csv(index=False))
-    seen = ', '.join(f'{t} {int((labels[t]==1).sum())}' for t in TARGETS)
-    say(f'{len(df)} reports labelled by {LABELLER}; present: {seen}\nwrote {out}')
-    return out
-
-# %% ../nbs/31_labels.ipynb #7a6362e1
-def main(
-    argv:list=None, # Command-line arguments
-):
-    "Command `cxr_label FILE.csv|.jsonl`"
-    def extra(p): p.add_argument('file', metavar='FILE', help='.csv, .tsv or .jsonl with one report per row')
-    return run_cli(LabelConfig, lambda cfg,args: label_file(args.file, cfg), argv, 'cxr_label', extra)

@@ -51,7 +51,7 @@ stable: unchanged similar unaltered constant static | lung: lungs pulmonary
 vascular: vascularity vasculature vessels vessel venous | tube: tubes tubing | normal: nl wnl normally
 edema: edma odema | history: hx | angle: angels angel | sulcus: sulci | density: densities | catheter: cath
 hilum: hila hilar hilus | vertebra: vertebral vertebrae | bone: bony osseous skeletal | pleural: pleura
-diaphragm: hemidiaphragm hemidiaphragms | removed: removal withdrawn extubated explanted | lobe: lobes lobar
+diaphragm: hemidiaphragm hemidiaphragms | removed: removal extubated explanted | lobe: lobes lobar
 fluid: fluids | and: & plus | a: an | port: ports | icd: icds aicd | metastasis: mets | sign: signs'''
 
 # %% ../nbs/06_phrases.ipynb #5c429c63
@@ -152,7 +152,8 @@ NOTHING = '''
     near|behind|over|overlying|overlie the upper|lower? mediastinum|heart; thoracotomy|surgical|skin scar; lead to;
     in line; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
     bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant; without and with;
-    support the diagnosis; pulled back; is pulled back; has is pulled back; not only; not yet? resolved|improved;
+    renal|kidney|respiratory|ventilatory|hepatic|liver|organ failure; failure of|to; fracture fixation;
+    should|must|may|to is removed; support the diagnosis; pulled back; is pulled back; has is pulled back; not only; not yet? resolved|improved;
     has not yet? resolved|improved; not seen on|in the? prior|previous|earlier|old;
     prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis;
     granulomatous|tuberculosis|tuberculous|histoplasmosis infection;
@@ -209,7 +210,7 @@ CUES = {
 'deny': '''
     no; not; without; negative for; free of|from; clear of; absence of; lack of; devoid of; rather than; instead of;
     nor; neither; as opposed to; never; no longer; resolution|clearing|clearance|disappearance of; removed of;
-    negative; not have; nothing; argue|argues|arguing|argued|speak|speaks|militate|militates against; simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
+    negative; not have; nothing; argue|argues|arguing|argued|speak|speaks|militate|militates against; inconsistent with; simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
 'denied': '''
     not|never seen; not is seen; no longer seen; no longer is seen; has resolved; resolved; absent; has is resolved;
     is resolved; is|has ruled out; has is ruled out; is|has excluded; has is excluded; has is removed; is removed;
@@ -230,7 +231,7 @@ CUES = {
     not ruled out; is|remain|has possible|suspected|questionable|considered|presumed|equivocal;
     has is suspected|considered|questioned; is|may|remain a|another? possible|considered|concerning|possibility|question; is unclear;
     may is a|another? considered|possibility|concerning; may is? seen; difficult|hard to excluded; is? less likely;
-    is not excluded; is in question; is|remain in the? differential; possible seen; if any; not is excluded;
+    is not excluded; is in question; is|remain in the? differential; possible seen; if any; not is excluded; should|must is excluded;
     may coexist''',
 'setting': 'in the? appropriate|right|correct|proper|given clinical? setting|context'}
 

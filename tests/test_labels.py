@@ -2,7 +2,8 @@
 import itertools, random
 from pathlib import Path
 import pytest
-from cxr_llava.labels import OBSERVATIONS, explain_report, label_report, main
+from cxr_llava.label_files import main
+from cxr_llava.labels import OBSERVATIONS, explain_report, label_report
 from cxr_llava.phrases import _VOCABULARY
 
 CODES = dict(zip('NMCLOEKPAXFTRD', OBSERVATIONS))

@@ -1,13 +1,14 @@
-"""Score the labeller on annotated Open-i reports: python tools/score_labels.py FOLDER [--errors LABEL]
+"""Score the labeller on annotated Open-i reports: python tools/score_labels.py FOLDER [--errors LABEL] [--out FILE]
 
 FOLDER holds `openi_reports/*.tgz` (report XML files) and `labels/`: `*_gold.csv` (positives coded by people), any CSV with an
 `id` and the fourteen observations (1, 0, -1 or empty), `chexpert_sample_*.csv`, and `f1chexbert_probe_sentences.json`. What is
-missing is skipped. Nothing is written.
+missing is skipped. `--out` writes the scores (no text) as JSON; `cxr_llava/labeller_scores.json`, which `31_labels` shows, was made so.
 """
 import argparse, csv, io, json, tarfile, time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from cxr_llava.labels import LABELLER, OBSERVATIONS, TARGETS, label_report
+from cxr_llava.stages import write_atomic
 
 GOLD = {'Pleural Effusion': 'Effusion'}
 
@@ -49,7 +50,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('folder'); p.add_argument('--errors', help='show the disagreements with the gold on this target')
     p.add_argument('--sections', default='findings,impression', help='what is read, for the gold and for the agreement (default %(default)s)')
+    p.add_argument('--out', help='write the scores to this JSON file')
     a = p.parse_args()
+    result = dict(labeller=LABELLER, sections=a.sections, gold={}, agreement={})
     if not Path(a.folder).is_dir(): raise SystemExit(f'error: {a.folder} is not a folder; see the layout at the top of {__file__}')
     reports, lab = read_reports(a.folder), Path(a.folder)/'labels'
     full = {k: ' '.join(s.get(x) or '' for x in a.sections.upper().split(',')).strip() for k,s in reports.items()}
@@ -60,6 +63,8 @@ def main():
         gold = {k: r for k,r in rows(g, 'filename').items() if k in full}
         for name,pos in (('negative', {1}), ('positive', {1, -1})):
             per, micro, macro = score_gold(gold, labels, pos)
+            result['gold'][name] = dict(file=g.name, n=len(gold), micro_f1=micro, macro_f1=macro,
+                                        targets={t: dict(zip(('f1', 'tp', 'fp', 'fn'), v)) for t,v in per.items()})
             print(f'\n{g.name}, n={len(gold)}, uncertain = {name}: micro F1 {micro:.3f}, macro F1 {macro:.3f}')
             for t,(f,tp,fp,fn) in per.items(): print(f'  {t:18s} F1 {f:.3f}   tp {tp:3d}  fp {fp:3d}  fn {fn:3d}')
         if a.errors:
@@ -70,13 +75,15 @@ def main():
         ref = rows(c, 'id') if 'id' in c.open(encoding='utf-8').readline().split(',') else {}
         if not ref: continue
         six, n6 = agreement(ref, labels, TARGETS); most, n13 = agreement(ref, labels, OBSERVATIONS[1:]); nf, n1 = agreement(ref, labels, OBSERVATIONS[:1])
+        result['agreement'][c.name] = dict(n=len([k for k in ref if k in labels]), six=six, thirteen=most, no_finding=nf)
         print(f'\n{c.name}, {a.sections}: four-state agreement six {six:.3f} (n={n6}), thirteen {most:.3f} (n={n13}), No Finding {nf:.3f} (n={n1})')
     sample = lab/'chexpert_sample_labels.csv'
     if sample.exists():
         ref = rows(sample, 'Reports')
-        ok, n = agreement(ref, {k: label_report(k) for k in ref}, OBSERVATIONS); print(f'\nCheXpert sample: {ok*n:.0f}/{n}')
+        ok, n = agreement(ref, {k: label_report(k) for k in ref}, OBSERVATIONS); result['chexpert_sample'] = [round(ok*n), n]; print(f'\nCheXpert sample: {ok*n:.0f}/{n}')
     probes = lab/'f1chexbert_probe_sentences.json'
     if probes.exists():
-        ps = json.loads(probes.read_text(encoding='utf-8')); print(f'probes: {sum(label_report(s)[o]==1 for s,o in ps)}/{len(ps)}')
+        ps = json.loads(probes.read_text(encoding='utf-8')); result['probes'] = [sum(label_report(s)[o]==1 for s,o in ps), len(ps)]; print(f'probes: {sum(label_report(s)[o]==1 for s,o in ps)}/{len(ps)}')
+    if a.out: write_atomic(Path(a.out), json.dumps(result, indent=1)+'\n')
 
 if __name__=='__main__': main()
