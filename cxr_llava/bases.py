@@ -15,8 +15,10 @@ from .stages import CXRError, hash_json, kaggle_root, read_json, sha256
 # %% ../nbs/13_bases.ipynb #53efd3fa
 BASES = {
     'tiny': dict(repo='', revision='', layers=4, about='shipped with the package, trained on phantoms, for trying out'),
-    'llava-1.5-7b': dict(repo='llava-hf/llava-1.5-7b-hf', revision='b234b804b114d9e37bb655e11cbbb5f5e971b7a9', layers=32, about='the default with a GPU'),
-    'llava-1.5-13b': dict(repo='llava-hf/llava-1.5-13b-hf', revision='5dda2880bda009266dda7c4baff660b95ca64540', layers=40, about='twice the memory')}
+    'llava-1.5-7b': dict(repo='llava-hf/llava-1.5-7b-hf', revision='b234b804b114d9e37bb655e11cbbb5f5e971b7a9', layers=32, about='the default with a GPU',
+        text=dict(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32064)),
+    'llava-1.5-13b': dict(repo='llava-hf/llava-1.5-13b-hf', revision='5dda2880bda009266dda7c4baff660b95ca64540', layers=40, about='twice the memory',
+        text=dict(hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32064))}
 LORA_TARGETS = r'.*language_model.*\.(q_proj|v_proj)'
 DISCLAIMER = 'Research and education only. Not a medical device; not for clinical use.'
 
