@@ -232,12 +232,22 @@ def load_base(
 )->tuple: # Model, processor
     "A LLaVA and its processor, weights frozen. `model.cxr` says what was loaded. Raises `CXRError`"
     name, folder = base_folder(base)
-    dev, prec, cap = _place(device, precision, name)
-    kw = dict(quantization_config=quantisation(cap), device_map={'': dev}) if prec == 'nf4' else {}
+    packed = read_json(folder/'config.json').get('quantization_config')
+    if packed and precision not in ('auto', 'nf4'): raise CXRError(f'{folder} is in 4 bits: leave --precision out, or name the model it was made from.')
+    dev, prec, cap = _place(device, 'nf4' if packed else precision, name)
+    kw = dict(device_map={'': dev}) if prec == 'nf4' else {}
+    if prec == 'nf4' and not packed: kw['quantization_config'] = quantisation(cap)
     try: model, lost = _read_base(folder, dtype=compute_dtype(prec, cap), **kw)
     except (OSError, RuntimeError, ValueError, KeyError) as e:
         raise CXRError(f'The base model in {folder} cannot be loaded ({str(e).strip().splitlines()[0][:200]}): check it, or choose another --precision.') from e
     if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
     if prec != 'nf4': model = model.to(dev)
-    model.cxr = dict(base=name, base_hash=base_hash(folder), precision=prec, device=str(dev))
+    model.cxr = dict(base=_made_of(folder) or name, base_hash=base_hash(folder), precision=prec, device=str(dev))
     return model.eval().requires_grad_(False), load_processor(folder)
+
+# %% ../nbs/13_bases.ipynb #84cb3f27
+def _made_of(folder):
+    "The base a 4-bit folder was made of, if it is one of `BASES` with nothing merged in"
+    f = Path(folder)/'cxr_llava_model.json'
+    d = read_json(f) if f.is_file() else {}
+    return d.get('base') if d.get('base') in BASES and not d.get('adapter_hash') else None

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['encode_records', 'XRayStore', 'fill_store', 'store_mode', 'Collator', 'can_trim', 'to_device']
 
-# %% ../nbs/25_collate.ipynb #9d8c609f
+# %% ../nbs/25_collate.ipynb #e6a21cc5
 import inspect, os
 from concurrent.futures import ThreadPoolExecutor
 from .stages import CXRError, Rejects
-from .prompts import render_chat
+from .prompts import IMAGE, render_chat
 from .model import image_tokens, tokenise, xray_pixels
 
 # %% ../nbs/25_collate.ipynb #89292809
@@ -18,13 +18,14 @@ def encode_records(
     processor, # A `LlavaProcessor`
     max_len:int=1024, # Longest in tokens
     rejects:Rejects=None, # Collects what is left out
-)->list: # Dicts with `ids`, `labels`, `images`
+)->list: # Dicts with `id`, `ids`, `labels`, `images` and the first question, `ask`
     "Conversations as token ids and labels"
     res = []
     for o in records:
         ids, labels = tokenise(processor, *render_chat(o['conversations']))
         if len(ids) > max_len: rejects is None or rejects.add(o['id'], f'longer than {max_len} tokens', tokens=len(ids))
-        else: res.append(dict(id=o['id'], ids=ids, labels=labels, images=[o['image']] if isinstance(o['image'], str) else o['image']))
+        else: res.append(dict(id=o['id'], ids=ids, labels=labels, images=[o['image']] if isinstance(o['image'], str) else o['image'],
+            ask=o['conversations'][0]['value'].replace(IMAGE, '').strip()))
     return res
 
 # %% ../nbs/25_collate.ipynb #7225cfa7
