@@ -89,7 +89,7 @@ def _attached(kind):
     if hit: return kind, hit
     raise CXRError(f'No {kind} data is attached: give its folder or file with --path, or see what --fetch can do.')
 
-# %% ../nbs/00_data.ipynb #741f346a
+# %% ../nbs/00_data.ipynb #b42a1867
 def _open(cfg, run, rejects, found):
     "Studies of the source, its kind, the folder of its X-rays, and the settings that fit it"
     kind, path = _place(cfg, run)
@@ -149,7 +149,7 @@ def safe_name(
 )->str: # For a folder
     "A file name that cannot leave its folder or clash with another"
     t = re.sub(r'[^A-Za-z0-9_-]', '_', s)[:60]
-    return t if t == s else f'{t}-{hash_json(s)[:8]}'
+    return t if t and t == s else f'{t}-{hash_json(s)[:8]}'
 
 def _name(st, i): return f'{safe_name(st.study_id)}/{i + 1}.jpg'
 
@@ -172,7 +172,7 @@ def _prepare_studies(studies, cfg, run, rejects):
         if n in used: yield st, sorted(used[n]), [facts[_name(st, i)] for i in sorted(used[n])]
         else: rejects.add(st.study_id, next(facts[_name(st, i)]['error'] for c in choose_views(st.views, cfg.views) for i in c), patient=st.patient_id)
 
-# %% ../nbs/00_data.ipynb #f648e011
+# %% ../nbs/00_data.ipynb #3c9f5bac
 def _left_there(studies, cfg, home):
     "(study, positions of its X-rays, their paths below the source's folder), nothing read"
     top = str(home).rstrip('/') + '/'
@@ -232,7 +232,7 @@ def _assign(df, seed, resplit=False):
     made = split_patients(rest, seed) if len(rest) else pd.Series(dtype=str)
     return pd.Series([g or known.get(k) or made[i] for i,g,k in zip(df.index, given, df['group'])], index=df.index), f'official where known, the other {len(rest)} {by}'
 
-# %% ../nbs/00_data.ipynb #8bbc44e6
+# %% ../nbs/00_data.ipynb #3bbc7a19
 def refusals(
     audit:dict, # From `audit_splits`
     kind:str, # Of the source
@@ -267,7 +267,7 @@ def class_counts(
     n = Counter(k for o in seen for k in o if k)
     return dict(source=own or 'label_report', counts=dict(sorted(n.items(), key=lambda o: (-o[1], o[0]))[:20]))
 
-# %% ../nbs/00_data.ipynb #4abc52f5
+# %% ../nbs/00_data.ipynb #8eba39cf
 def _split_counts(df, who):
     "Studies and patients of each split"
     res = {}
@@ -391,7 +391,7 @@ def build_dataset(
     df['split'], how = _assign(df, cfg.seed, cfg.resplit)
     return _finish(df, ties, how, kind, found, home, cfg, run, rejects, start)
 
-# %% ../nbs/00_data.ipynb #1095447f
+# %% ../nbs/00_data.ipynb #32538b26
 def _finish(df, ties, how, kind, found, home, cfg, run, rejects, start):
     "Audit, then write"
     audit, stats = audit_splits(df, home, ties), describe(df, cfg.workers)
