@@ -6,11 +6,12 @@
 __all__ = ['save_adapter', 'adapter_folder', 'read_adapter', 'check_adapter_weights', 'check_same_base', 'base_name_or_text',
            'attach_adapter', 'random_adapter']
 
-# %% ../nbs/14_adapters.ipynb #7a60ca49
+# %% ../nbs/14_adapters.ipynb #e12148e7
 import re
 from pathlib import Path
 from .stages import CXRError, atomic_path, read_json, sha256, write_json
-from .bases import BASES, LORA_TARGETS, base_name, check_safetensors, fetch, load_base, quiet
+from cxr_llava.bases import (BASES, LORA_TARGETS, base_name, check_no_code, check_safetensors, fetch, is_hub_id, load_base, quiet,
+    split_revision)
 
 # %% ../nbs/14_adapters.ipynb #f287f95f
 def save_adapter(
@@ -20,24 +21,24 @@ def save_adapter(
     card:str='', # Model card, written as README.md
 )->Path: # The folder
     "Write an adapter folder, whole or not at all. Raises `CXRError` on a full disk"
-    repo = BASES.get(info['base'], {}).get('repo') or (f'cxr_llava/{info["base"]}' if info['base'] in BASES else info['base'])
+    name, rev = split_revision(info['base']) if is_hub_id(info['base']) else (info['base'], None)
+    repo, rev = (BASES[name]['repo'] or f'cxr_llava/{name}', BASES[name]['revision'] or None) if name in BASES else (name, rev)
     with atomic_path(path) as new:
-        for c in model.peft_config.values(): c.base_model_name_or_path, c.inference_mode = repo, True
+        for c in model.peft_config.values(): c.base_model_name_or_path, c.revision, c.inference_mode = repo, rev, True
         model.save_pretrained(new, save_embedding_layers=False)
         write_json(new/'cxr_llava.json', dict(info, sha256=sha256(new/'adapter_model.safetensors')))
         if card: (new/'README.md').write_text(card, encoding='utf-8')
     return Path(path)
 
 def adapter_folder(
-    lora:str, # Folder or hub id
+    lora:str, # Folder, or hub id with its commit: `owner/name@commit`
     revision:str=None, # Commit id on the hub
 )->Path: # Local folder
     "Where an adapter lies. Raises `CXRError` when it is neither a folder nor a hub id"
     p = Path(lora)
     if p.is_dir(): return p
     if p.is_file(): raise CXRError(f'{lora} is a file: give the adapter folder that holds adapter_config.json.')
-    if not re.fullmatch(r'[\w-][\w.-]*/[\w-][\w.-]*', str(lora)): raise CXRError(f'There is no adapter folder {lora}: run `cxr_finetune` first, or check the path.')
-    if len(p.parts) == 2 and p.parent.is_dir(): raise CXRError(f'There is no adapter folder {lora}: run `cxr_finetune` first, or check the path.')
+    if not is_hub_id(lora) or p.parent.is_dir(): raise CXRError(f'There is no adapter folder {lora}: run `cxr_finetune` first, or check the path.')
     return fetch(str(lora), revision, 'adapter')
 
 # %% ../nbs/14_adapters.ipynb #6dc1f8a4
@@ -46,6 +47,7 @@ def read_adapter(
 )->dict: # `base`, `base_hash`, `config`, `shapes`, `max_new_tokens`...
     "What an adapter says about itself, its files checked. Raises `CXRError`"
     folder = Path(folder)
+    check_no_code(folder, 'adapter')
     if not (folder/'adapter_config.json').is_file(): raise CXRError(f'{folder} has no adapter_config.json: it is not an adapter, or its download stopped halfway; fetch it again.')
     cfg = read_json(folder/'adapter_config.json')
     if cfg.get('peft_type') != 'LORA': raise CXRError(f'The adapter in {folder} is of type {cfg.get("peft_type")}: only LORA adapters are loaded.')
@@ -83,8 +85,11 @@ def check_same_base(
     "Adapter and base belong together. Raises `CXRError` otherwise"
     mine, its, wide = model.cxr['base'], info['base'], model.config.text_config.hidden_size
     widths = {s[1] for k,s in info['shapes'].items() if 'lora_A' in k and 'vision' not in k}
-    if its and base_name_or_text(its) != mine and not Path(mine).is_dir():
-        raise CXRError(f'The adapter in {folder} was trained on {its}, not on {mine}: leave the base out, or choose the adapter made for it.')
+    if its and not Path(mine).is_dir():
+        (a, ra), (b, rb) = split_revision(base_name_or_text(its)), split_revision(mine)
+        if a != b: raise CXRError(f'The adapter in {folder} was trained on {its}, not on {mine}: leave the base out, or choose the adapter made for it.')
+        ra, rb = ra or info['config'].get('revision'), rb or BASES.get(b, {}).get('revision')
+        if rb and re.fullmatch('[0-9a-f]{40}', ra or '') and ra != rb: raise CXRError(f'The adapter in {folder} was trained on commit {ra[:8]} of {b}, not on {rb[:8]}: choose the adapter made for this base.')
     if widths != {wide}: raise CXRError(f'The adapter in {folder} is for a language model {sorted(widths)} wide, but {mine} is {wide} wide: choose the adapter made for this base.')
     if info.get('base_hash') and info['base_hash'] != model.cxr['base_hash'] and mine == 'tiny':
         raise CXRError(f'The adapter in {folder} was trained on another version of the tiny model: run `cxr_finetune` again.')

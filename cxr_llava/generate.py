@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['image_tokens', 'tokenise', 'xray_pixels', 'CXRModel', 'xray_key']
 
-# %% ../nbs/16_generate.ipynb #bd951b5d
+# %% ../nbs/16_generate.ipynb #e7d69ef4
 import contextlib, os, re, threading
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
@@ -73,7 +73,7 @@ class CXRModel:
     @property
     def has_adapter(self): return self._llava is not self.model
 
-# %% ../nbs/16_generate.ipynb #c006a0a8
+# %% ../nbs/16_generate.ipynb #233f0235
 @patch
 def _dtype(self:CXRModel):
     "What the vision tower computes in"
@@ -96,7 +96,7 @@ def provenance(self:CXRModel,
     info = {k: v for k,v in self.info.items() if tuned or not k.startswith('adapter')}
     return dict(info, decoding='greedy', seed=0, max_new_tokens=limit, versions=versions())
 
-# %% ../nbs/16_generate.ipynb #737774f1
+# %% ../nbs/16_generate.ipynb #f46de570
 @patch
 def _pairs(self:CXRModel, ids, logps):
     "(piece of text, log-probability) of each token"
@@ -141,20 +141,24 @@ def _padded(self:CXRModel, rows):
     mask = torch.tensor([[0]*(width - len(r)) + [1]*len(r) for r in rows], device=self.device)
     return ids, None if mask.all() else mask, (mask.cumsum(-1) - 1).clamp(min=0)
 
-# %% ../nbs/16_generate.ipynb #627f9db6
+# %% ../nbs/16_generate.ipynb #2fb4ffbd
 @patch
-def _write(self:CXRModel, rows, pixels, limit, stop=None, tuned=True):
-    "Greedy ids and log-probabilities for each row, the end token included"
+def _write(self:CXRModel, rows, pixels, limit, stop=None, tuned=True, rng=None, copies=1):
+    "Ids and log-probabilities for each row (and copy of it), the end token included"
     import torch
     from transformers import DynamicCache
     ids, mask, pos = self._padded(rows)
-    cache, alive, res = DynamicCache(), list(range(len(rows))), [([], []) for _ in rows]
+    cache, alive, res = DynamicCache(), list(range(len(rows)*copies)), [([], []) for _ in range(len(rows)*copies)]
     extra = dict(pixel_values=pixels.to(self.device, self._dtype()))
     for _ in range(limit):
         if stop is not None and stop.is_set(): break
         out = self._forward(tuned, input_ids=ids, attention_mask=mask, position_ids=pos, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
-        best, new = out.logits[:, -1].float().log_softmax(-1).max(-1)
-        for i,t,p in zip(alive, new.tolist(), best.tolist()): res[i][0].append(t), res[i][1].append(p)
+        logps = out.logits[:, -1].float().log_softmax(-1)
+        if extra and copies > 1:
+            cache.batch_repeat_interleave(copies)
+            logps, pos, mask = (o if o is None else o.repeat_interleave(copies, 0) for o in (logps, pos, mask))
+        new = logps.argmax(-1) if rng is None else torch.multinomial(logps.exp(), 1, generator=rng)[:, 0]
+        for i,t,p in zip(alive, new.tolist(), logps.gather(-1, new[:, None])[:, 0].tolist()): res[i][0].append(t), res[i][1].append(p)
         keep = [j for j,i in enumerate(alive) if res[i][0][-1] not in self._eos]
         if not keep: break
         if len(keep) < len(alive):
@@ -165,7 +169,7 @@ def _write(self:CXRModel, rows, pixels, limit, stop=None, tuned=True):
         if mask is not None: mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
     return res
 
-# %% ../nbs/16_generate.ipynb #57a22da9
+# %% ../nbs/16_generate.ipynb #eeef2f1f
 @patch
 def _plan(self:CXRModel, srcs, prompts, batch_size):
     "Chats in the order in which they are written: (places, chats) per batch"
@@ -212,7 +216,7 @@ def generate_batches(self:CXRModel,
             if stop is not None and stop.is_set(): return
             yield [(i, self.as_report(ids, prompts[i], limit, ps, tuned)) for i,(ids,ps) in zip(places, done)]
 
-# %% ../nbs/16_generate.ipynb #5c20dcf6
+# %% ../nbs/16_generate.ipynb #d535415c
 @patch
 def generate_reports(self:CXRModel,
     srcs:list, # X-rays: anything `read_xray` takes, or lists of views
@@ -246,7 +250,7 @@ def _bar(progress, n):
     from tqdm.auto import tqdm
     with tqdm(total=n, unit='report') as bar: yield lambda done, total: bar.update(done - bar.n)
 
-# %% ../nbs/16_generate.ipynb #cc4e3880
+# %% ../nbs/16_generate.ipynb #8039aac5
 def xray_key(
     src, # Anything `read_xray` takes, or a list of views
 )->str: # Hash; equal for equal files or pixels
@@ -333,7 +337,7 @@ def stream(self:CXRModel,
     q = make_prompt(indication)
     return self._stream(_asked(src, q), src, q, max_new_tokens, stop, tuned)
 
-# %% ../nbs/16_generate.ipynb #0da79e07
+# %% ../nbs/16_generate.ipynb #41359910
 def _finish(pieces):
     "What a generator returns at its end"
     while True:
@@ -367,7 +371,7 @@ def _chat_turns(self:CXRModel, src, history, q, limit):
         if not past or len(tokenise(self.processor, render_chat(turns, True)[0])[0]) <= room: return turns
         del past[1 if len(past) > 1 else 0]
 
-# %% ../nbs/16_generate.ipynb #58c8e1d3
+# %% ../nbs/16_generate.ipynb #3ddc0179
 @patch
 def chat(self:CXRModel,
     src, # X-ray, or a list of views
@@ -392,7 +396,7 @@ def ask(self:CXRModel,
     "The answer to a question about an X-ray; the X-ray is looked at once"
     return _finish(self.chat(src, question, history, max_new_tokens)).text
 
-# %% ../nbs/16_generate.ipynb #fcd7997c
+# %% ../nbs/16_generate.ipynb #d6290fc9
 @patch
 def compare(self:CXRModel,
     src, # X-ray, or a list of views

@@ -5,35 +5,39 @@
 # %% auto #0
 __all__ = ['load_model', 'report_files', 'main']
 
-# %% ../nbs/11_model.ipynb #2e8a04a6
+# %% ../nbs/11_model.ipynb #47b6cf3e
 import json
 from .bases import (BASES, DISCLAIMER, LORA_TARGETS, PRECISIONS, attached_base, base_folder, base_hash, base_name,
-    check_base, check_safetensors, choose_precision, compute_dtype, default_base, fetch, has_gpu,
-    load_base, load_processor, quantisation, quiet, tiny_dir)
+    check_base, check_safetensors, choose_precision, compute_dtype, default_base, fetch, has_gpu, is_hub_id,
+    load_base, load_processor, quantisation, quiet, tiny_adapter, tiny_dir)
 from .adapters import (adapter_folder, attach_adapter, base_name_or_text, check_adapter_weights, check_same_base,
     random_adapter, read_adapter, save_adapter)
 from .answer import Report
-from .generate import CXRModel, image_tokens, tokenise, xray_pixels
+from .generate import CXRModel, image_tokens, tokenise, xray_key, xray_pixels
+from .evidence import EVIDENCE_CAUTION, SURE, Certainty
 from .stages import CXRError, say
 
 # %% ../nbs/11_model.ipynb #4beca5b8
 def load_model(
-    lora_repo:str=None, # Adapter: folder or hub id; nothing for the base alone
-    base:str=None, # Key of `BASES`, hub id or folder; the adapter's own, else `default_base`
+    lora_repo:str=None, # Adapter: folder, or hub id with its commit (`owner/name@commit`); nothing for the base alone
+    base:str=None, # Key of `BASES`, hub id with its commit, or folder; the adapter's own, else `default_base`
     precision:str='auto', # One of `PRECISIONS`
     device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'
-    revision:str=None, # Commit id of the adapter on the hub
+    revision:str=None, # Commit id on the hub of the adapter, or of the base when there is no adapter, when it is not in the name
 )->CXRModel:
     "A model ready to report. Raises `CXRError`, in one sentence, on anything that does not fit"
     folder = adapter_folder(str(lora_repo), revision) if lora_repo else None
     info = read_adapter(folder) if folder else {}
     name = base_name(base or info.get('base') or None)
+    if is_hub_id(name) and '@' not in name:
+        rev = info['config'].get('revision') if folder and not base else revision if not folder else None
+        name = f'{name}@{rev}' if rev else name
     if name == 'tiny': say('model: the tiny LLaVA of the package. It was made from phantoms to try out the code; its reports of real X-rays mean nothing.')
     model, processor = load_base(name, precision, device)
     about = dict(model.cxr)
     if folder:
         model = attach_adapter(model, folder, info)
-        about.update(adapter=str(lora_repo), adapter_hash=info['hash'])
+        about.update(adapter=str(lora_repo), adapter_hash=info['hash'], **({'adapter_revision': revision} if revision else {}))
     return CXRModel(model, processor, about, int(info.get('max_new_tokens') or 256))
 
 # %% ../nbs/11_model.ipynb #dc11e7dd
