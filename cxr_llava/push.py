@@ -30,7 +30,7 @@ WHEELS = 'cxr-llava-wheels' # the data set
 @dataclass
 class KaggleConfig(Config):
     "Send the notebooks to Kaggle: `cxr_kaggle build|push|status|pull`"
-    owner:str = '' # Your Kaggle user name; empty: `$KAGGLE_USERNAME`, else the one in kaggle.json
+    owner:str = '' # Your Kaggle user name; empty: `$KAGGLE_USERNAME`, else that of the last `build`, else the one in kaggle.json
     only:str = '' # Notebooks, such as 20_finetune or 00_data,10_prompts; the five of the story when empty
     notebooks:str = 'nbs' # Folder of the notebooks, in a clone of the repository
     folder:str = 'build/kaggle' # Where the folders to send are written
@@ -60,10 +60,11 @@ def owner(
     cfg:KaggleConfig, # Settings
 )->str: # Kaggle user name
     "Whose notebooks. Raises `CXRError` when nobody is named"
-    name = cfg.owner or os.environ.get('KAGGLE_USERNAME', '')
-    if not name:
-        try: name = json.loads((_home()/'kaggle.json').read_text())['username']
-        except (OSError, ValueError, KeyError, TypeError): pass
+    def of(file, key):
+        try: return str(json.loads(file.read_text())[key]).split('/')[0]
+        except (OSError, ValueError, KeyError, TypeError): return ''
+    built = sorted(Path(cfg.folder).glob('*/kernel-metadata.json'))[:1]
+    name = cfg.owner or os.environ.get('KAGGLE_USERNAME') or (of(built[0], 'id') if built else '') or of(_home()/'kaggle.json', 'username')
     if not re.fullmatch(r'[A-Za-z0-9][\w-]*', name or ''): raise CXRError(f'Whose Kaggle notebooks? {name!r} is no user name: give --owner YOUR_NAME.')
     return name
 

@@ -205,11 +205,14 @@ def test_wheels_folder_is_flat_and_said_so(tmp_path, monkeypatch):
 def test_owner(tmp_path, monkeypatch):
     monkeypatch.delenv('KAGGLE_USERNAME', raising=False)
     monkeypatch.setenv('KAGGLE_CONFIG_DIR', str(tmp_path))
-    with pytest.raises(CXRError, match='--owner'): owner(KaggleConfig())
+    cfg = KaggleConfig(folder=str(tmp_path/'out'))
+    with pytest.raises(CXRError, match='--owner'): owner(cfg)
     (tmp_path/'kaggle.json').write_text('{"username": "jo"}')
-    assert owner(KaggleConfig()) == 'jo'
+    assert owner(cfg) == 'jo'
+    build(cfg.but(owner='last', notebooks=str(ROOT/'nbs'), only='10_prompts'))
+    assert owner(cfg) == 'last'
     monkeypatch.setenv('KAGGLE_USERNAME', 'ann')
-    assert owner(KaggleConfig()) == 'ann'
+    assert owner(cfg) == 'ann' and owner(cfg.but(owner='me')) == 'me'
 
 # ---- a `kaggle` that behaves badly
 

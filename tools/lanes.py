@@ -4,13 +4,14 @@ Makes an environment, shows that installing this package moves none of the image
 install cell, from a folder of wheels), and runs in it the tests of finetune and kaggle and the Run All rehearsal of the story.
 The Python is the one that runs this; Kaggle's is 3.12.
 """
-import argparse, json, re, subprocess, sys, tempfile, time, venv
+import argparse, json, os, re, shutil, subprocess, sys, tempfile, time, venv
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT/'tools/kaggle-pins.txt'
 CPU = 'https://download.pytorch.org/whl/cpu'
-TOOLS = ['pip', 'setuptools<82', 'wheel', 'pytest', 'hypothesis'] # beside the image: what builds and tests
+TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'hypothesis'] # beside the image: what builds and tests
 MAY_ADD = {'evaluate'} # beside this package and what the install cell asks for; the notebooks do without it
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
@@ -30,19 +31,17 @@ class Lane:
         r = subprocess.run([str(self.python), *args], **kw)
         if check and r.returncode: sys.exit(f'FAIL {" ".join(args)[:200]}: exit code {r.returncode}' + (f'\n{r.stderr[-3000:]}' if r.stderr else ''))
         return r
-    def pip(self, *args, check=True): return self.run('-m', 'pip', *args, '-q', '--disable-pip-version-check', check=check, capture_output=True, text=True)
+    def pip(self, *args, check=True, **kw):
+        return self.run('-m', 'pip', *args, '-q', '--disable-pip-version-check', check=check, capture_output=True, text=True, **kw)
 
 def install_torch(lane, want):
-    "A torch without CUDA: of the wanted version, else the newest of PyTorch's, else what pip finds"
-    for spec, index in ((want, ['--index-url', CPU, '--retries', '0', '--timeout', '20']), ('torch', ['--index-url', CPU, '--retries', '0', '--timeout', '20']), (here_torch(), [])):
-        if lane.pip('install', spec, *index, check=False).returncode == 0: return
-    sys.exit('FAIL no torch could be installed')
-
-def here_torch():
-    "The version of the Python that runs this, when it has one"
-    from importlib.metadata import PackageNotFoundError, version
-    try: return f'torch=={version("torch").partition("+")[0]}'
-    except PackageNotFoundError: return 'torch'
+    "A torch without CUDA: of the wanted version from PyTorch's own index, else the version of the Python that runs this"
+    alone = os.environ | dict(PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL=CPU, PIP_EXTRA_INDEX_URL='', PIP_FIND_LINKS='', PIP_RETRIES='0', PIP_DEFAULT_TIMEOUT='20')
+    if lane.pip('install', want, check=False, env=alone).returncode == 0: return
+    try: here = version('torch').partition('+')[0]
+    except PackageNotFoundError: sys.exit(f'FAIL {want} is not at {CPU}, and there is no torch here whose version could be taken')
+    print(f'{want} cannot be had from {CPU}: torch {here} instead', flush=True)
+    lane.pip('install', f'torch=={here}')
 
 def freeze(lane):
     "Name -> version of what is installed"
@@ -69,7 +68,6 @@ def moves_nothing(lane, wheel, need):
 
 def install_as_kaggle_does(lane, folder):
     "The install cell, in a play Kaggle with the wheels attached and no index to ask"
-    import os, shutil
     with tempfile.TemporaryDirectory() as d:
         shutil.copytree(folder, Path(d)/'input/datasets/OWNER/cxr-llava-wheels')
         cells = json.loads((ROOT/'nbs/00_data.ipynb').read_text('utf-8'))['cells']

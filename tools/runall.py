@@ -230,13 +230,14 @@ def save(nb, path, top):
 
 # All of them
 
-def plan(names, layouts):
+def plan(names, layouts, alone=False):
     "Notebooks of each layout, and those that may run in either"
     found = {p.stem: p for p in sorted((ROOT/'nbs').glob('*.ipynb'))}
     story = [found[n] for n in STORY if n in found]
     rest = [p for n,p in found.items() if n not in STORY]
     last = max((story.index(found[n]) for n in names if n in STORY and n in found), default=-1)
     if names: story, rest = story if any(n not in STORY for n in names) else story[:last + 1], [p for p in rest if p.stem in names]
+    if alone: story = []
     end = [p for p in rest if p.stem in ('50_run', 'index')] # the index shows what 50_run left
     return {l: story + (end if l == layouts[0] else []) for l in layouts}, [p for p in rest if p not in end]
 
@@ -272,13 +273,14 @@ def main():
     p.add_argument('--layout', choices=LAYOUTS, help='one mount layout; both when not given')
     p.add_argument('--real', action='store_true', help='real default sizes, not the smoke ones')
     p.add_argument('--save', action='store_true', help='real default sizes, and write the cleaned outputs back into nbs/')
+    p.add_argument('--alone', action='store_true', help='without the story before them, for pages that need none of it')
     p.add_argument('--keep', type=Path, help='keep the play Kaggle in this empty folder')
     p.add_argument('--timeout', type=int, default=1800, help='seconds for one cell')
     p.add_argument('--budget', type=int, default=3600, help='seconds for one notebook')
     args, t = p.parse_args(), time.time()
     layouts = [args.layout] if args.layout else ['new'] if args.save else list(LAYOUTS)
     top = (args.keep or Path(tempfile.mkdtemp(prefix='cxr-runall-'))).resolve()
-    stories, pages = plan(args.names, layouts)
+    stories, pages = plan(args.names, layouts, args.alone)
     rest = queue.Queue()
     for o in pages: rest.put(o)
     wheel = make_wheel(top/'wheel')
