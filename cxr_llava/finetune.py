@@ -18,7 +18,8 @@ from .settings import FinetuneConfig, data_paths, fill_in, read_load, recomputed
 from .checkpoints import adopt, attached_checkpoints, disk_full, newest_checkpoint
 from .publish import data_sources, model_card
 from .collate import Collator, XRayStore, can_trim, encode_records, fill_store, store_mode
-from .clock import Clock, as_callback, log_rows, loss_figure, save_figure, session_start
+from .clock import Clock, as_callback, log_rows, loss_figure, save_figure
+from .kaggle import session_start
 from .launch import AGAIN, agree, join, launch, only_one, world, worst
 from .trainer import (Stream, add_lora, find_room, is_oom, lighter, look, make_room, make_trainer, recompute, run_order, split_batch, total_steps,
     trainable, trainer_args)
