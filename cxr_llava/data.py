@@ -89,7 +89,7 @@ def _attached(kind):
     if hit: return kind, hit
     raise CXRError(f'No {kind} data is attached: give its folder or file with --path, or see what --fetch can do.')
 
-# %% ../nbs/00_data.ipynb #b42a1867
+# %% ../nbs/00_data.ipynb #c124da5a
 def _open(cfg, run, rejects, found):
     "Studies of the source, its kind, the folder of its X-rays, and the settings that fit it"
     kind, path = _place(cfg, run)
@@ -154,17 +154,25 @@ def safe_name(
 def _name(st, i): return f'{safe_name(st.study_id)}/{i + 1}.jpg'
 
 # %% ../nbs/00_data.ipynb #a9513bfc
+def _unfit(st, candidates, facts):
+    "Whether the first candidate cannot be read, or is a lateral by its looks alone while there are others"
+    if 'error' in facts: return True
+    looks = any(re.search('lateral|not (a )?frontal', n) for n in facts['notes'])
+    return looks and len(candidates) > 1 and st.views[candidates[0]] == 'unknown'
+
 def _prepare_studies(studies, cfg, run, rejects):
     "(study, positions of its X-rays, what is known about them) of every study that has one"
     slots = {(n, k): list(c) for n,st in enumerate(studies) for k,c in enumerate(choose_views(st.views, cfg.views))}
-    facts, todo = {}, list(slots)
+    facts, spare, todo = {}, {}, list(slots)
     while todo:
         jobs = [(studies[n].images[slots[n, k][0]], _name(studies[n], slots[n, k][0])) for n,k in todo]
-        got = resize_xrays(jobs, run/'images', cfg.size, cfg.workers)
-        facts |= got
-        todo = [q for q,(_,out) in zip(todo, jobs) if 'error' in got[out]]
-        for q in todo: slots[q].pop(0)
+        facts |= resize_xrays(jobs, run/'images', cfg.size, cfg.workers)
+        todo = [q for q,(_,out) in zip(todo, jobs) if _unfit(studies[q[0]], slots[q], facts[out])]
+        for q in todo:
+            i = slots[q].pop(0)
+            if 'error' not in facts[_name(studies[q[0]], i)]: spare.setdefault(q, i)
         todo = [q for q in todo if slots[q]]
+    for q,i in spare.items(): slots[q] = slots[q] or [i]
     used = {}
     for (n,_),c in slots.items():
         if c: used.setdefault(n, []).append(c[0])
@@ -172,7 +180,7 @@ def _prepare_studies(studies, cfg, run, rejects):
         if n in used: yield st, sorted(used[n]), [facts[_name(st, i)] for i in sorted(used[n])]
         else: rejects.add(st.study_id, next(facts[_name(st, i)]['error'] for c in choose_views(st.views, cfg.views) for i in c), patient=st.patient_id)
 
-# %% ../nbs/00_data.ipynb #3c9f5bac
+# %% ../nbs/00_data.ipynb #12b8b630
 def _left_there(studies, cfg, home):
     "(study, positions of its X-rays, their paths below the source's folder), nothing read"
     top = str(home).rstrip('/') + '/'
@@ -232,7 +240,7 @@ def _assign(df, seed, resplit=False):
     made = split_patients(rest, seed) if len(rest) else pd.Series(dtype=str)
     return pd.Series([g or known.get(k) or made[i] for i,g,k in zip(df.index, given, df['group'])], index=df.index), f'official where known, the other {len(rest)} {by}'
 
-# %% ../nbs/00_data.ipynb #3bbc7a19
+# %% ../nbs/00_data.ipynb #e51265c3
 def refusals(
     audit:dict, # From `audit_splits`
     kind:str, # Of the source
@@ -267,7 +275,7 @@ def class_counts(
     n = Counter(k for o in seen for k in o if k)
     return dict(source=own or 'label_report', counts=dict(sorted(n.items(), key=lambda o: (-o[1], o[0]))[:20]))
 
-# %% ../nbs/00_data.ipynb #8eba39cf
+# %% ../nbs/00_data.ipynb #f5333b8a
 def _split_counts(df, who):
     "Studies and patients of each split"
     res = {}
@@ -300,33 +308,45 @@ def describe(
 def audit_page(
     df:pd.DataFrame, # Manifest with `split`
     root, # Folder that `images` is relative to
-    n:int=12, # Sample X-rays
+    n:int=12, # Sample X-rays, at most 12
+    classes:dict=None, # From `class_counts`
 ): # A matplotlib figure
-    "Sample X-rays and the lengths of the reports on one page"
+    "Sample X-rays, the lengths of the reports and what they say on one page"
     from matplotlib.figure import Figure
     pick = sorted(range(len(df)), key=lambda i: _order('page', df.study_id.iloc[i]))[:n]
     fig = Figure(figsize=(9, 8.5), layout='constrained')
-    ax = fig.subplot_mosaic([[f'x{4*r + c}' for c in range(4)] for r in range(3)] + [['h']*4])
-    for k in range(12):
-        ax[f'x{k}'].axis('off')
-        if k >= len(pick): continue
-        o = df.iloc[pick[k]]
-        try: ax[f'x{k}'].imshow(prepare_xray(read_xray(Path(root)/o.images[0])), cmap='gray', vmin=0, vmax=255)
-        except ImageError: ax[f'x{k}'].text(.5, .5, 'cannot be read', ha='center')
-        ax[f'x{k}'].set_title(f'{str(o.study_id)[:18]}, {o.split}', fontsize=8)
+    top, low = fig.subfigures(2, 1, height_ratios=(3, 1))
+    for k,ax in enumerate(top.subplots(3, 4).ravel()):
+        ax.axis('off')
+        if k < len(pick): _thumb(ax, df.iloc[pick[k]], root)
+    hist, bars = low.subplots(1, 2)
     words = [len(t.split()) for t in _text_of(df)]
     bins = np.linspace(0, max(words) + 1, 31)
     for name in ('train', 'val', 'test'):
         w = [w for w,o in zip(words, df.split) if o == name]
-        if w: ax['h'].hist(w, bins=bins, histtype='step', density=True, label=name)
-    ax['h'].set(xlabel='words in findings and impression', ylabel='share of studies'); ax['h'].legend()
+        if w: hist.hist(w, bins=bins, histtype='step', density=True, label=name)
+    hist.set(xlabel='words in findings and impression', ylabel='share of studies'); hist.legend()
+    _bars(bars, (classes or {}).get('counts', {}), len(df))
     return fig
 
+def _thumb(ax, o, root):
+    "One sample X-ray with its number and split"
+    try: ax.imshow(prepare_xray(read_xray(Path(root)/o.images[0])), cmap='gray', vmin=0, vmax=255)
+    except ImageError: ax.text(.5, .5, 'cannot be read', ha='center')
+    ax.set_title(f'{str(o.study_id)[:18]}, {o.split}', fontsize=8)
+
+def _bars(ax, counts, n):
+    "The commonest observations as bars, in percent of studies"
+    top = list(counts.items())[:10][::-1]
+    ax.barh([k[:28] for k,_ in top], [100*v/n for _,v in top])
+    ax.tick_params(axis='y', labelsize=7)
+    ax.set_xlabel('percent of studies that show it')
+
 # %% ../nbs/00_data.ipynb #70d43cb3
-def _write_page(df, run, home):
+def _write_page(df, run, home, classes):
     "Save `audit.png`"
     b = io.BytesIO()
-    audit_page(df, home).savefig(b, format='png', dpi=80, metadata={'Software': None})
+    audit_page(df, home, classes=classes).savefig(b, format='png', dpi=80, metadata={'Software': None})
     write_atomic(run/'audit.png', b.getvalue())
 
 def _write_manifest(df, run, how, seed):
@@ -391,7 +411,7 @@ def build_dataset(
     df['split'], how = _assign(df, cfg.seed, cfg.resplit)
     return _finish(df, ties, how, kind, found, home, cfg, run, rejects, start)
 
-# %% ../nbs/00_data.ipynb #32538b26
+# %% ../nbs/00_data.ipynb #b91f2c84
 def _finish(df, ties, how, kind, found, home, cfg, run, rejects, start):
     "Audit, then write"
     audit, stats = audit_splits(df, home, ties), describe(df, cfg.workers)
@@ -401,7 +421,7 @@ def _finish(df, ties, how, kind, found, home, cfg, run, rejects, start):
     write_json(run/'audit.json', dict(written=not bad, source=kind, found=found, split=how, settings=settings, stats=stats, rejected=len(rejects)) | audit)
     if bad: raise CXRError(f'The split leaks ({audit["leaks"]} ties cross it) and was not written: see {run}/audit.json; add --resplit for a split of our own, or --allow-leaks.')
     _warn(df, stats, how, cfg, home)
-    _write_page(df, run, home)
+    _write_page(df, run, home, stats['classes'])
     _write_manifest(df, run, how, cfg.seed)
     what = ', images/' if cfg.prepare else ''
     say(f'written to {run} in {time.time() - start:.0f} s: studies.parquet, splits.json, audit.json, audit.png, rejects.jsonl{what}')

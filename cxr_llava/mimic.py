@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['iter_mimic', 'iter_mimic_csv']
 
-# %% ../nbs/03c_mimic.ipynb #673996aa
-import os, re, sys, zipfile
+# %% ../nbs/03c_mimic.ipynb #429d00fd
+import os, re, sys, time, zipfile
 from functools import partial
 from pathlib import Path, PurePosixPath
-from .stages import CXRError, Rejects
+from .stages import CXRError, Rejects, say
 from .records import (NO_TEXT, SPLITS, Study, decoded, from_report, frontal_first, literal, locate, locate_all, map_jobs, near_top, need_columns,
                                no_text, read_rows, value, view_of)
 
@@ -37,7 +37,7 @@ def _mimic_splits(folder, rejects):
         res[row['study_id']] = SPLITS.get(name, '') if not name or name in SPLITS else None
     return res
 
-# %% ../nbs/03c_mimic.ipynb #5979bda6
+# %% ../nbs/03c_mimic.ipynb #3c307c4e
 def _mimic_labels(folder, rejects):
     "Study number -> labels other than blank"
     for kind in ('chexpert', 'negbio'):
@@ -63,7 +63,7 @@ def _mimic_xrays(folder, bases, rejects):
             res.setdefault((p.parts[-3][1:], p.parts[-2][1:]), []).append((p.stem, 'unknown'))
     return sorted(res.items())
 
-# %% ../nbs/03c_mimic.ipynb #60cbc47a
+# %% ../nbs/03c_mimic.ipynb #e3d701e3
 def _bases(folder):
     "Folders that hold a `files/p1?` tree, and the archive of reports if any"
     found = [str(d) for d,dirs,_ in near_top(folder) if 'files' in dirs and any((d/'files').glob('p1?'))]
@@ -116,11 +116,13 @@ def iter_mimic(
     splits, (kind, labels) = _mimic_splits(folder, rejects), _mimic_labels(folder, rejects)
     found.update(patients=len({k[0] for k,_ in rows}), reports=len(rows), xrays=sum(len(x) for _,x in rows))
     jobs = ((k, x, splits.get(k[1], ''), {kind: labels[k[1]]} if k[1] in labels else {}) for k,x in rows)
-    for o in map_jobs(partial(_mimic_study, bases, archive), jobs, workers, 200):
+    start = said = time.time()
+    for i,o in enumerate(map_jobs(partial(_mimic_study, bases, archive), jobs, workers, 200)):
+        if time.time() - said > 15: said = time.time(); say(f'  {i} of {len(rows)} reports read, {i/(said - start):.0f} per second')
         if isinstance(o, Study): yield o
         else: rejects.add(f's{o[0]}', o[2], patient=f'p{o[1]}')
 
-# %% ../nbs/03c_mimic.ipynb #6359dbfd
+# %% ../nbs/03c_mimic.ipynb #a7b7a236
 _STUDY = re.compile(r'(?:^|/)s(\d+)/[^/]+$')
 
 def _mirror_studies(row):
@@ -136,7 +138,7 @@ def _mirror_studies(row):
     if len(by) != len(texts): return f'{len(texts)} reports for {len(by)} studies: which belongs to which is not said'
     return [(s, x, t) for (s,x),t in zip(by.items(), texts)]
 
-# %% ../nbs/03c_mimic.ipynb #1daa6ab0
+# %% ../nbs/03c_mimic.ipynb #e491a089
 def iter_mimic_csv(
     folder, # Holds `mimic_cxr_aug_*.csv` and, below, `files/p10/...`
     rejects:Rejects, # Gets every bad record

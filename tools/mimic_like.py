@@ -73,7 +73,7 @@ def report(rng):
 def spread(rng, total, bins):
     "`total` things over `bins`, at least one each, a few with very many"
     res = [1]*bins
-    weights = [rng.paretovariate(1.2) for _ in range(bins)]
+    weights = [rng.paretovariate(2.5) for _ in range(bins)]
     for i in rng.choices(range(bins), weights, k=total - bins): res[i] += 1
     return res
 
