@@ -338,3 +338,38 @@ def test_kaggle_package_is_never_imported():
     "Its import logs in"
     r = subprocess.run([sys.executable, '-c', 'import sys, cxr_llava.push, cxr_llava.kaggle; assert "kaggle" not in sys.modules and "torch" not in sys.modules'], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
+
+# ---- what is attached
+
+@pytest.mark.parametrize('at', ['models/owner/llava-1.5/transformers/7b-hf/1', 'llava-1.5/transformers/7b-hf/1', 'datasets/owner/llava-7b', 'llava-7b', 'notebooks/owner/my-base/model'])
+def test_attached_base_model(tmp_path, monkeypatch, at):
+    from cxr_llava.bases import attached_base
+    monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
+    d = tmp_path/'input'/at
+    d.mkdir(parents=True)
+    (d/'config.json').write_text(json.dumps(dict(model_type='llava', text_config=dict(num_hidden_layers=32))))
+    assert attached_base('llava-1.5-7b') == d and attached_base('llava-1.5-13b') is None
+
+@pytest.mark.parametrize('names,cap,word', [([], (0, 0), 'switch'), (['Tesla P100-PCIE-16GB'], (6, 0), 'too old'), (['Tesla T4']*2, (7, 5), 'one process on each'), (['NVIDIA L4']*4, (8, 9), 'bfloat16')])
+def test_gpus_in_words(names, cap, word):
+    from cxr_llava.kaggle import gpu_plan
+    assert word in gpu_plan(names, cap)['note']
+
+def test_session_stops_on_a_card_that_is_too_old(monkeypatch):
+    from cxr_llava import kaggle as k
+    monkeypatch.setattr(k, 'gpus', lambda: k.gpu_plan(['Tesla P100-PCIE-16GB'], (6, 0)))
+    with pytest.raises(CXRError, match='T4 x2') as e: k.session()
+    assert '\n' not in str(e.value)
+
+def test_session_counts_from_its_container(tmp_path, monkeypatch):
+    "Training starts an hour into the session: ten are left of eleven"
+    from cxr_llava.kaggle import session_start
+    monkeypatch.setenv('KAGGLE_KERNEL_RUN_TYPE', 'Interactive')
+    monkeypatch.delenv('CXR_SESSION_START', raising=False)
+    monkeypatch.setenv('CXR_KAGGLE_ROOT', '/kaggle')
+    (tmp_path/'1').mkdir()
+    (tmp_path/'stat').write_text(f'btime {int(time.time()) - 10_000}\n')
+    (tmp_path/'1/stat').write_text('1 (python) S ' + '0 '*18 + str(6400*os.sysconf('SC_CLK_TCK')) + ' 0')
+    assert abs(time.time() - session_start(tmp_path) - 3600) < 30
+    monkeypatch.delenv('KAGGLE_KERNEL_RUN_TYPE')
+    assert abs(time.time() - session_start(tmp_path)) < 30
