@@ -6,13 +6,13 @@
 __all__ = ['XRay', 'read_xray', 'pad_square', 'prepare_xray', 'save_jpeg', 'phash', 'fingerprint', 'resize_xrays']
 
 # %% ../nbs/01_images.ipynb #575b7372
-import io, json, os, re, time, warnings
+import contextlib, io, json, os, threading, time, warnings
 import numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
 from PIL import Image, ImageChops, ImageOps
 from .stages import CXRError, hash_json, os_sentence, read_jsonl, say, sha256, write_atomic, write_jsonl
-from .pixels import ImageError, MAX_PIXELS, check_size, grey8, name_of, not_allowed, read_bytes, sniff
+from .pixels import ImageError, MAX_PIXELS, check_jpeg, check_size, grey8, name_of, not_allowed, read_bytes, sniff
 from .looks import look_notes, looks_inverted
 
 # %% ../nbs/01_images.ipynb #a6328a34
@@ -57,11 +57,12 @@ def _from_pil(im, name):
     tags = getattr(im, 'tag_v2', {})
     turn = _orientation(im)
     white_is_zero = fmt == 'TIFF' and tags.get(262) == 0 and mode[0] in 'IF'
+    signed = fmt == 'TIFF' and mode == 'L' and tags.get(339) == (2,)
     im.load()
     try: im = ImageOps.exif_transpose(im)
     except Exception: notes.append('orientation tag unreadable and ignored')
     if turn not in (0, 1): notes.append('rotated as its EXIF orientation says')
-    if mode in ('1', 'L'): grey, more = im.convert('L'), []
+    if mode in ('1', 'L'): grey, more = im.convert('L').point(lambda v: v ^ 128) if signed else im.convert('L'), []
     elif mode[0] in 'IF':
         a, more = grey8(np.asarray(im), name)
         grey = Image.fromarray(255 - a if white_is_zero else a)
@@ -75,43 +76,55 @@ def _orientation(im):
     try: return int(im.getexif().get(274, 0) or getattr(im, 'tag_v2', {}).get(274, 0))
     except Exception: return 0
 
-# %% ../nbs/01_images.ipynb #cc50871c
-_NEXT = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]') # Next real marker inside coded data
+# %% ../nbs/01_images.ipynb #e006aa83
+def _check_length(im, data, name):
+    "Refuse a file that is shorter than its own tables say"
+    need = 0
+    if im.format == 'TIFF':
+        for at,size in ((273, 279), (324, 325)): # strips, tiles
+            need = max([need] + [a + n for a,n in zip(im.tag_v2.get(at, ()), im.tag_v2.get(size, ()))])
+    elif im.format == 'WEBP': need = 8 + int.from_bytes(data[4:8], 'little')
+    elif im.format == 'BMP' and data[30:34] in (b'\0\0\0\0', b'\3\0\0\0'):
+        need = int.from_bytes(data[10:14], 'little') + (im.width*int.from_bytes(data[28:30], 'little') + 31)//32*4*im.height
+    if need > len(data): raise ImageError(f'{name} is cut off: it has {len(data)} of {need} bytes; fetch it again.')
 
-def _check_jpeg(data, name):
-    "Refuse a JPEG that is cut off, damaged or made to be slow"
-    i, scans = 2, 0
-    while True:
-        i = data.find(b'\xff', i)
-        if i < 0 or i + 4 > len(data) and data[i+1:i+2] != b'\xd9': raise ImageError(f'{name} is cut off: fetch it again.')
-        m = data[i+1]
-        if m == 0xd9: return
-        if m == 0xff or m == 1 or 0xd0 <= m <= 0xd8:
-            i += 1 if m == 0xff else 2
-            continue
-        if m < 0xc0: raise ImageError(f'{name} is damaged inside: fetch it again.')
-        i += 2 + int.from_bytes(data[i+2:i+4], 'big')
-        if m != 0xda: continue
-        scans += 1
-        if scans > 100: raise ImageError(f'{name} is a JPEG of more than 100 scans: save it again as an ordinary JPEG.')
-        nxt = _NEXT.search(data, i)
-        if not nxt: raise ImageError(f'{name} is cut off: fetch it again.')
-        i = nxt.start()
+# %% ../nbs/01_images.ipynb #1eafaa3d
+def _float_tiff(data, name):
+    "Picture of an uncompressed TIFF of half or double floats, else None"
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+    f, tags = io.BytesIO(data), ImageFileDirectory_v2(data[:8])
+    f.seek(tags.next)
+    tags.load(f)
+    get = lambda k, d=None: (lambda v: v[0] if isinstance(v, tuple) else v)(tags.get(k, d))
+    w, h, bits = get(256, 0), get(257, 0), get(258)
+    if get(339) != 3 or bits not in (16, 64) or get(259, 1) != 1 or get(277, 1) != 1 or 273 not in tags: return
+    check_size(w, h, name)
+    raw = b''.join(data[a:a+n] for a,n in zip(tags[273], tags[279]))
+    a = np.frombuffer(raw, f'{"<" if data[:2] == b"II" else ">"}f{bits//8}', w*h).reshape(h, w)
+    return _from_array(a.astype(np.float32), name)
 
 # %% ../nbs/01_images.ipynb #efb1f00f
 def _read_picture(data, fmt, name):
     "Decode one of Pillow's formats"
     def opened(): return Image.open(io.BytesIO(data), formats=[fmt])
     try:
-        im = opened()
+        try: im = opened()
+        except Image.UnidentifiedImageError:
+            if fmt == 'TIFF' and (res := _float_tiff(data, name)): return res
+            raise
         check_size(*im.size, name)
         if fmt == 'PNG': im.verify(); im = opened()
-        if fmt == 'JPEG': _check_jpeg(data, name)
-        return _from_pil(im, name)
+        if fmt == 'JPEG': check_jpeg(data, name, im.width*im.height)
+        _check_length(im, data, name)
+        grey, notes, meta = _from_pil(im, name)
     except Image.DecompressionBombError: raise ImageError(f'{name} has more than {MAX_PIXELS//10**6} megapixels, the limit.') from None
     except ImageError: raise
     except Exception: raise ImageError(f'{name} is a {fmt} file that is cut off, damaged or of a kind that cannot be decoded: '
                                        'fetch it again or save it as PNG.') from None
+    top = grey.getextrema()[1]
+    if fmt == 'PNG' and data[24] == 16 and meta['mode'] != 'I;16' and 0 < top < 64:
+        grey, notes = grey.point(lambda v: min(255, v*255//top)), notes + [f'colour PNG of 16 bits with only {top + 1} grey levels; save it as grey']
+    return grey, notes, dict(meta, format=fmt)
 
 # %% ../nbs/01_images.ipynb #e516780b
 def _from_array(a, name):
@@ -119,8 +132,9 @@ def _from_array(a, name):
     if a.dtype.kind not in 'buif': raise ImageError(f'An array of type {a.dtype} is not an X-ray: give numbers.')
     if a.ndim == 3 and a.shape[0] == 1: a = a[0]
     if a.ndim == 3 and a.shape[2] == 1: a = a[..., 0]
+    if a.ndim == 3 and a.shape[0] in (3, 4) and a.shape[2] > 4: a = np.moveaxis(a, 0, 2)
     if not (a.ndim == 2 or a.ndim == 3 and a.shape[2] in (3, 4)):
-        raise ImageError(f'An array of shape {tuple(a.shape)} is not an X-ray: give (h,w), (h,w,1) or (h,w,3).')
+        raise ImageError(f'An array of shape {tuple(a.shape)} is not an X-ray: give (h,w), (h,w,1), (h,w,3) or (3,h,w).')
     h, w = a.shape[:2]
     check_size(w, h, name)
     meta = dict(format='array', mode=str(a.dtype), width=w, height=h)
@@ -129,6 +143,23 @@ def _from_array(a, name):
         g, notes = grey8(a if a.ndim == 2 else a[..., :3].astype(np.float32) @ np.array([.299, .587, .114], np.float32), name)
         g = Image.fromarray(np.ascontiguousarray(g))
     return g, notes, meta
+
+# %% ../nbs/01_images.ipynb #cb7bfa56
+_LOCK, _READERS = threading.Lock(), []
+
+@contextlib.contextmanager
+def _quiet():
+    "Silence warnings, also while several threads read"
+    with _LOCK:
+        if not _READERS:
+            _READERS.append(warnings.filters[:])
+            warnings.simplefilter('ignore')
+        _READERS.append(None)
+    try: yield
+    finally:
+        with _LOCK:
+            _READERS.pop()
+            if len(_READERS) == 1: warnings.filters[:] = _READERS.pop()
 
 # %% ../nbs/01_images.ipynb #3515c135
 def _read(src, name):
@@ -147,10 +178,10 @@ def read_xray(
     src, # Path, bytes, open file, PIL image or numpy array
 )->XRay: # 8-bit grey picture, notes, allow-listed facts
     "Read one X-ray. Raises `ImageError`, one sentence, for anything that is not a readable X-ray picture"
-    name = name_of(src)
+    name = 'This X-ray'
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
+        name = name_of(src)
+        with _quiet():
             im, notes, meta = _read(src, name)
             im = Image.fromarray(np.array(im, dtype=np.uint8)) # own pixels, no metadata
             return XRay(im, list(dict.fromkeys(notes + look_notes(im))), meta)
@@ -215,7 +246,7 @@ def fingerprint(
     def h(o): return sha256(f'{im.width}x{im.height}'.encode() + np.ascontiguousarray(o).tobytes())[:32]
     return dict(sha=h(a), mirror=h(a[:, ::-1]), phash=phash(im), mirror_phash=phash(im, True))
 
-# %% ../nbs/01_images.ipynb #8f8f090b
+# %% ../nbs/01_images.ipynb #658d8b8a
 def _resize(job):
     "Read one X-ray and save it prepared; what is known about it, or why it cannot be read"
     src, out, size = job
@@ -237,7 +268,7 @@ def _map(fn, jobs, workers):
         'start again with --workers 1; it goes on from there.') from None
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/01_images.ipynb #7ddf0444
+# %% ../nbs/01_images.ipynb #9fa4c1f2
 def _key(src, size):
     "Identity of a source file and its preparation"
     try: st = os.stat(src)
@@ -254,7 +285,7 @@ def _progress(i, n, start):
     "Line about the speed so far"
     return f'{i} of {n} X-rays prepared, {i/max(time.time() - start, 1e-3):.0f} per second'
 
-# %% ../nbs/01_images.ipynb #ce659861
+# %% ../nbs/01_images.ipynb #67223eab
 def resize_xrays(
     jobs:list, # (source path, path below `out` ending in .jpg) of each X-ray
     out, # Folder for the prepared X-rays and their index; made when missing
