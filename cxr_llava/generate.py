@@ -60,7 +60,7 @@ class CXRModel:
     ):
         self.model, self.processor, self.max_new_tokens = model.eval(), processor, max_new_tokens
         self.info, self.last = info or dict(getattr(model, 'cxr', {})), None
-        self._kept, self._seen, self._pieces, self._lock = None, (None, None), {}, threading.RLock()
+        self._kept, self._seen, self._pieces, self._versions, self._lock = None, (None, None), {}, None, threading.RLock()
         self._llava = model.get_base_model() if hasattr(model, 'peft_config') else model
         self._eos = {processor.tokenizer.eos_token_id}
 
@@ -94,7 +94,8 @@ def provenance(self:CXRModel,
 )->dict: # Ready for JSON
     "Where a report of this model comes from"
     info = {k: v for k,v in self.info.items() if tuned or not k.startswith('adapter')}
-    return dict(info, decoding='greedy', seed=0, max_new_tokens=limit, versions=versions())
+    self._versions = self._versions or versions()
+    return dict(info, decoding='greedy', seed=0, max_new_tokens=limit, versions=self._versions)
 
 # %% ../nbs/16_generate.ipynb #f46de570
 @patch
@@ -288,6 +289,12 @@ def _take(self:CXRModel, key, ids):
     if cache.get_seq_length() > n: cache.crop(n - cache.get_seq_length())
     return cache, n
 
+# %% ../nbs/16_generate.ipynb #22547812
+def _guess(ids, n=8):
+    "What followed the last two of `ids` when they last stood there"
+    i = next((i for i in range(len(ids) - 3, -1, -1) if ids[i] == ids[-2] and ids[i + 1] == ids[-1]), None)
+    return [] if i is None else ids[i + 2:i + 2 + n]
+
 @patch
 def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
     "Greedy (id, log-probability) after the token ids `ids`, one by one, the end token included"
@@ -295,15 +302,19 @@ def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
     name, pixels = self._look(src)
     key, ids = (name, tuned or not self.has_adapter), list(ids)
     cache, n = self._take(key, ids)
-    feed, extra = ids[n:], {} if n else dict(pixel_values=pixels.to(self.device, self._dtype()))
+    feed, guess, extra, end = ids[n:], [], {} if n else dict(pixel_values=pixels.to(self.device, self._dtype())), len(ids) + limit
     try:
-        for _ in range(limit):
-            if stop is not None and stop.is_set(): break
-            out = self._forward(tuned, input_ids=torch.tensor([feed], device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
-            p, t = (o.item() for o in out.logits[0, -1].float().log_softmax(-1).max(-1))
-            ids, feed, extra = ids + [t], [t], {}
-            yield t, p
-            if t in self._eos: break
+        while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
+            out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=self.device), past_key_values=cache, use_cache=True,
+                logits_to_keep=len(guess) + 1, **extra)
+            best = [o[0].tolist() for o in out.logits.float().log_softmax(-1).max(-1)]
+            right = next((j for j,(g,t) in enumerate(zip(guess, best[1])) if g != t), len(guess))
+            new = list(zip(best[1], best[0]))[:min(right + 1, end - len(ids))]
+            new = new[:next((j + 1 for j,(t,_) in enumerate(new) if t in self._eos), None)]
+            ids += [t for t,_ in new]
+            if cache.get_seq_length() > len(ids) - 1: cache.crop(len(ids) - 1 - cache.get_seq_length())
+            feed, guess, extra = ids[-1:], [g for g in _guess(ids) if g != self.processor.image_token_id], {}
+            yield from new
     finally: self._kept = key, ids, cache
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
