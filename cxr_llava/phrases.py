@@ -121,7 +121,7 @@ WEAK = {
     indistinct; lung? vascular indistinct|redistribution; volume|fluid overload; kerley; kerley a|b? line;
     vascular plethora'''}
 
-PAIRS = {'hydropneumothorax; hemopneumothorax': ('Pneumothorax', 'Pleural Effusion'),
+PAIRS = {'hydropneumothorax; hemopneumothorax; hydro|hemo pneumothorax': ('Pneumothorax', 'Pleural Effusion'),
          'nodular opacity|infiltrate; nodular airspace opacity; cavity opacity': ('Lung Lesion', 'Lung Opacity')}
 
 # %% ../nbs/06_phrases.ipynb #f68dd9e3
@@ -195,7 +195,7 @@ STATES = {
 'abnormal': '''
     enlarged; large; widened; wide; prominent; increased; dilated; bulky; borderline;
     borderline enlarged|size|prominent; globular; abnormal; abnormality; big; blunted; effaced; fullness; bulge;
-    larger; full; increase in''',
+    larger; full; generous; increase in''',
 'stable': 'stable; no|not|without change; not changed; no|without change in|of|from; as before; no increase in',
 'unclear': '''
     obscured; silhouetted; difficult|hard to evaluated;

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOKENISERS', 'FORMULAS', 'TOKENISATION', 'METRICS', 'clean_r2gen', 'tokenise', 'bleu_stats', 'bleu_from_stats',
-           'bleu', 'rexrank_bleu', 'rouge_stats', 'rouge', 'rouge_l_coco', 'cider_pairs', 'cider', 'pair_stats',
-           'combine_stats', 'metric_class']
+           'bleu', 'sacrebleu_each', 'rexrank_bleu', 'rouge_stats', 'rouge', 'rouge_l_coco', 'cider_pairs', 'cider',
+           'pair_stats', 'combine_stats', 'metric_class']
 
 # %% ../nbs/32_text_metrics.ipynb #739dd7ac
 import math, re
@@ -131,6 +131,17 @@ def bleu(
     stats = bleu_stats(preds, refs, how)
     how = f'{how}: {TOKENISERS[how]}'
     return bleu_from_stats(stats.sum(0), formula) | dict(tokenisation=how, formula=formula, n=len(stats))
+
+# %% ../nbs/32_text_metrics.ipynb #b0ddbc27
+def sacrebleu_each(
+    preds, # Reports
+    refs, # Their references, one each
+    lower:bool=False, # Ignore case?
+)->np.ndarray: # Shape (n,): BLEU-4 of each report, in [0,1]
+    "BLEU of single reports as sacrebleu's `sentence_bleu` computes it (13a, `exp` smoothing, effective order)"
+    from sacrebleu.metrics import BLEU
+    bleu = BLEU(lowercase=lower, effective_order=True)
+    return np.array([bleu.sentence_score(p, [r]).score/100 for p,r in zip(*_check(preds, refs))])
 
 # %% ../nbs/32_text_metrics.ipynb #a8995812
 def rexrank_bleu(

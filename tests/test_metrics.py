@@ -23,6 +23,8 @@ def test_pycocoevalcap(how):
 @pytest.mark.parametrize('how', ['13a', '13a-lower'])
 def test_sacrebleu(how): np.testing.assert_allclose(bleus(PREDS, REFS, how, 'sacrebleu'), REF['sacrebleu'][how], atol=TOL)
 
+def test_sacrebleu_each(): np.testing.assert_allclose(tm.sacrebleu_each(PREDS, REFS), REF['sacrebleu_each'], atol=TOL)
+
 @pytest.mark.parametrize('stemmer', [False, True])
 def test_rouge_score(stemmer):
     np.testing.assert_allclose(tm.rouge_stats(PREDS, REFS, stemmer), REF['rouge']['stemmer' if stemmer else 'plain'], atol=TOL)
@@ -48,7 +50,7 @@ def test_resampled_scores_are_those_of_the_drawn_pairs():
 @pytest.mark.parametrize('preds,refs,says', [(['a'], ['a', 'b'], '1 reports against 2'), ([], [], 'no reports'), ('ab', ['a', 'b'], 'two lists'),
                                              (['a', float('nan')], ['a', 'b'], 'report 1 is float'), (['a'], [None], 'reference 0 is NoneType')])
 def test_bad_lists_are_refused_by_every_metric(preds, refs, says):
-    for f in (tm.bleu, tm.rouge, tm.cider, tm.rouge_l_coco, tm.rexrank_bleu, tm.pair_stats):
+    for f in (tm.bleu, tm.rouge, tm.cider, tm.rouge_l_coco, tm.rexrank_bleu, tm.sacrebleu_each, tm.pair_stats):
         with pytest.raises(CXRError, match=says): f(preds, refs)
 
 def test_every_score_names_its_words():

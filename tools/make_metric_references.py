@@ -49,6 +49,10 @@ def sacre(pairs):
     return {name: [BLEU(max_ngram_order=n, lowercase=low).corpus_score(preds, [refs]).score/100 for n in range(1, 5)]
             for name,low in (('13a', False), ('13a-lower', True))}
 
+def sacre_each(pairs):
+    from sacrebleu import sentence_bleu
+    return [sentence_bleu(p, [r]).score/100 for p,r in pairs]
+
 def rouge(pairs):
     from rouge_score.rouge_scorer import RougeScorer
     kinds = ['rouge1', 'rouge2', 'rougeL']
@@ -66,7 +70,7 @@ def main(out):
     packages = ('pycocoevalcap', 'rouge-score', 'sacrebleu', 'fast-bleu')
     result = dict(made_by='tools/make_metric_references.py', versions={p: version(p) for p in packages}, pairs=PAIRS,
                   coco={'raw': coco(PAIRS), 'r2gen': coco([(clean(p), clean(r)) for p,r in PAIRS])},
-                  sacrebleu=sacre(PAIRS), rouge=rouge(PAIRS), rexrank=rexrank(PAIRS))
+                  sacrebleu=sacre(PAIRS), sacrebleu_each=sacre_each(PAIRS), rouge=rouge(PAIRS), rexrank=rexrank(PAIRS))
     Path(out).write_text(json.dumps(result, indent=1)+'\n', encoding='utf-8')
 
 if __name__=='__main__': main(*sys.argv[1:])
