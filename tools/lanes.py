@@ -92,7 +92,8 @@ def main():
     wheel, need = make_wheels(lane, tmp/'wheels')
     bad = moves_nothing(lane, wheel, need)
     install_as_kaggle_does(lane, tmp/'wheels')
-    moved = {k for k,v in have.items() if freeze(lane).get(k) != v}
+    after = freeze(lane)
+    moved = {k for k,v in have.items() if after.get(k) != v}
     print(f'the install cell moved: {", ".join(sorted(moved)) or "nothing"}; ready after {time.time() - t:.0f} s', flush=True)
     steps = [('tests', ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', *args.tests]), ('rehearsal', ['tools/runall.py', '40_demo', '--layout', 'new'])]
     failed = [name for name,cmd in steps if lane.run(*cmd, check=False, cwd=ROOT).returncode]

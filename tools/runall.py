@@ -2,7 +2,7 @@
 
 nbdev cannot be imported, `#|` lines are ignored, the network is refused and every attempt counted. Each story notebook starts in an
 environment without this package, and its install cell puts it there from an attached wheels data set. Notebooks work in a play
-/kaggle; what one leaves is attached read-only to the next ones, once per mount layout (the two side by side).
+/kaggle; what one leaves is attached read-only to the next ones, once per mount layout (side by side; one as a batch run, one interactive).
 `--save` runs on the real default sizes and writes the cleaned outputs back into nbs/.
 """
 import argparse, json, os, queue, re, shutil, stat, subprocess, sys, tempfile, time, venv, warnings
@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STORY = ['00_data', '10_prompts', '20_finetune', '30_eval', '40_demo']
 INSTALLS = STORY + ['50_run'] # these have an install cell
 LAYOUTS = {'new': 'notebooks/OWNER/{slug}', 'old': '{slug}'}
+RUN_TYPES = {'new': 'Batch', 'old': 'Interactive'}
 WHEELS = {'new': 'datasets/OWNER/cxr-llava-wheels', 'old': 'cxr-llava-wheels'}
 PROMISED = {'00_data': ['studies.parquet', 'splits.json', 'audit.json', 'rejects.jsonl'], '10_prompts': ['train.json', 'val.json', 'test.json'],
     '20_finetune': ['adapter/adapter_model.safetensors', 'adapter/adapter_config.json', 'train_log.jsonl', 'loss.png'],
@@ -62,10 +63,10 @@ def need(ok, msg):
 
 # The play Kaggle
 
-def environment(top, smoke):
-    "A Kaggle batch kernel's environment in `top`"
+def environment(top, smoke, run_type='Batch'):
+    "A Kaggle kernel's environment in `top`"
     env = {k: v for k,v in os.environ.items() if not k.startswith(('CXR_', 'KAGGLE_', 'HF_', 'PIP_', 'JUPYTER_', 'PYTHON'))}
-    env |= dict(CXR_KAGGLE_ROOT=str(top/'kaggle'), KAGGLE_KERNEL_RUN_TYPE='Batch', HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1', CXR_SECRETS='absent',
+    env |= dict(CXR_KAGGLE_ROOT=str(top/'kaggle'), KAGGLE_KERNEL_RUN_TYPE=run_type, HF_HUB_OFFLINE='1', TRANSFORMERS_OFFLINE='1', CXR_SECRETS='absent',
         HF_HOME=str(top/'hf'), TMPDIR=str(top/'tmp'), HOME=str(top/'home'), PYTHONPATH=str(top/'guard'), CXR_NET_LOG=str(top/'network.txt'),
         OMP_NUM_THREADS=str(max(1, (os.cpu_count() or 2)//(2 if smoke else 1))), TOKENIZERS_PARALLELISM='false', PYTHONDONTWRITEBYTECODE='1',
         IPYTHONDIR=str(top/'ipython'), JUPYTER_RUNTIME_DIR=str(top/'jupyter'), PIP_CONFIG_FILE=os.devnull, PIP_DISABLE_PIP_VERSION_CHECK='1')
@@ -245,7 +246,7 @@ def run_layout(layout, top, story, rest, args, wheel):
     "The story in one play Kaggle, then pages from the queue until it is empty; (passed, failed)"
     good = bad = 0
     make_kaggle(top, wheel, layout)
-    env = environment(top, smoke=not (args.real or args.save))
+    env = environment(top, smoke=not (args.real or args.save), run_type=RUN_TYPES[layout])
     check_guard(env, fresh(top))
     def pages():
         yield from story
