@@ -27,6 +27,7 @@ def save_adapter(
         for c in model.peft_config.values(): c.base_model_name_or_path, c.revision, c.inference_mode = repo, rev, True
         model.save_pretrained(new, save_embedding_layers=False)
         write_json(new/'cxr_llava.json', dict(info, sha256=sha256(new/'adapter_model.safetensors')))
+        (new/'README.md').unlink(missing_ok=True) # PEFT's own names a folder of this computer
         if card: (new/'README.md').write_text(card, encoding='utf-8')
     return Path(path)
 
