@@ -13,8 +13,8 @@ import pandas as pd
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, run_cli, run_root, say, write_atomic,
-                              write_json)
+from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, run_cli, run_root, say, sweep,
+                              write_atomic, write_json)
 from .images import ImageError, prepare_xray, read_xray, resize_xrays
 from .reports import deid_count, prior_references
 from .records import map_jobs
@@ -89,7 +89,7 @@ def _attached(kind):
     if hit: return kind, hit
     raise CXRError(f'No {kind} data is attached: give its folder or file with --path, or see what --fetch can do.')
 
-# %% ../nbs/00_data.ipynb #c124da5a
+# %% ../nbs/00_data.ipynb #d0bbc747
 def _open(cfg, run, rejects, found):
     "Studies of the source, its kind, the folder of its X-rays, and the settings that fit it"
     kind, path = _place(cfg, run)
@@ -180,7 +180,7 @@ def _prepare_studies(studies, cfg, run, rejects):
         if n in used: yield st, sorted(used[n]), [facts[_name(st, i)] for i in sorted(used[n])]
         else: rejects.add(st.study_id, next(facts[_name(st, i)]['error'] for c in choose_views(st.views, cfg.views) for i in c), patient=st.patient_id)
 
-# %% ../nbs/00_data.ipynb #12b8b630
+# %% ../nbs/00_data.ipynb #f58d92fb
 def _left_there(studies, cfg, home):
     "(study, positions of its X-rays, their paths below the source's folder), nothing read"
     top = str(home).rstrip('/') + '/'
@@ -240,7 +240,7 @@ def _assign(df, seed, resplit=False):
     made = split_patients(rest, seed) if len(rest) else pd.Series(dtype=str)
     return pd.Series([g or known.get(k) or made[i] for i,g,k in zip(df.index, given, df['group'])], index=df.index), f'official where known, the other {len(rest)} {by}'
 
-# %% ../nbs/00_data.ipynb #e51265c3
+# %% ../nbs/00_data.ipynb #0a8e251e
 def refusals(
     audit:dict, # From `audit_splits`
     kind:str, # Of the source
@@ -275,7 +275,7 @@ def class_counts(
     n = Counter(k for o in seen for k in o if k)
     return dict(source=own or 'label_report', counts=dict(sorted(n.items(), key=lambda o: (-o[1], o[0]))[:20]))
 
-# %% ../nbs/00_data.ipynb #f5333b8a
+# %% ../nbs/00_data.ipynb #9e644a97
 def _split_counts(df, who):
     "Studies and patients of each split"
     res = {}
@@ -396,6 +396,7 @@ def build_dataset(
     "The data stage: read, prepare, split, audit, write. Raises `CXRError` when nothing is usable or a split leaks"
     cfg, rejects, found, start = cfg or DataConfig(), Rejects(), {}, time.time()
     run = run_root(cfg.run)
+    sweep(run)
     studies, kind, home, cfg = _open(cfg, run, rejects, found)
     studies = _sound(studies, cfg, rejects)
     if found and kind != 'phantom': say(f'found: {compare_counts(kind, found)}')
@@ -411,7 +412,7 @@ def build_dataset(
     df['split'], how = _assign(df, cfg.seed, cfg.resplit)
     return _finish(df, ties, how, kind, found, home, cfg, run, rejects, start)
 
-# %% ../nbs/00_data.ipynb #b91f2c84
+# %% ../nbs/00_data.ipynb #9eb5671b
 def _finish(df, ties, how, kind, found, home, cfg, run, rejects, start):
     "Audit, then write"
     audit, stats = audit_splits(df, home, ties), describe(df, cfg.workers)

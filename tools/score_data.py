@@ -67,28 +67,42 @@ def leaks(phantoms=1000, size=192, workers=2, say=print):
 
 def contents(d): return {p.relative_to(d).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(d.rglob('*')) if p.is_file()}
 
+def killed(cmd, run, rng, n, early):
+    "Run `cmd` and kill it: early at a number of prepared X-rays, else after a number of printed lines; whether it was still alive"
+    p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    if early:
+        have = len(list(run.glob('images/*/*')))
+        want = have + rng.randint(1, max(1, n//4))
+        while p.poll() is None and len(list(run.glob('images/*/*'))) < min(want, n): time.sleep(.002)
+    else:
+        for _ in range(rng.randint(2, 16)): p.stdout.readline()
+    time.sleep(rng.uniform(0, .1))
+    p.send_signal(signal.SIGKILL)
+    p.stdout.close()
+    return p.wait() != 0
+
 def kill(times=12, n=60, seed=0, say=print):
-    "Files that differ between an undisturbed run and one killed `times` times"
-    rng = random.Random(seed)
+    "Files that differ between an undisturbed run and those that go on after being killed, `times` kills in all"
+    from cxr_llava.phantom import make_phantom
+    rng, alive, differ = random.Random(seed), 0, set()
     with tempfile.TemporaryDirectory() as t:
         t = Path(t)
-        from cxr_llava.phantom import make_phantom
         src = make_phantom(t/'source', n=n, size=96, workers=1)
-        def cmd(run): return [sys.executable, '-c', 'from cxr_llava.data import main; main()', '--source', 'openi_csv', '--path', str(src), '--size', '64', '--workers', '1', '--run', str(t/run)]
-        start = time.time()
+        def cmd(run): return [sys.executable, '-u', '-c', 'from cxr_llava.data import main; main()', '--source', 'openi_csv', '--path', str(src), '--size', '64', '--workers', '1', '--run', str(t/run)]
         subprocess.run(cmd('whole'), check=True, capture_output=True)
-        whole = time.time() - start
-        for k in range(times):
-            p = subprocess.Popen(cmd('cut'), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(rng.uniform(.2, 1)*whole)
-            p.send_signal(signal.SIGKILL)
-            ended = p.wait() == 0
-            say(f'  stop {k + 1}: {"had ended" if ended else "killed"}, {len(contents(t/"cut")) if (t/"cut").exists() else 0} files so far')
-        subprocess.run(cmd('cut'), check=True, capture_output=True)
-        a, b = contents(t/'whole'), contents(t/'cut')
-    differ = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
-    say(f'{times} kills, {len(a)} files, {len(differ)} differ{": " + ", ".join(differ[:5]) if differ else ""}')
-    return differ
+        want = contents(t/'whole')
+        for k in range(3*times):
+            hit = killed(cmd('cut'), t/'cut', rng, n, early=k % 2 == 0)
+            alive += hit
+            say(f'  stop {k + 1}: {"killed" if hit else "had ended"}, {len(contents(t/"cut"))} of {len(want)} files')
+            if hit and alive < times and k % 5 != 4: continue
+            subprocess.run(cmd('cut'), check=True, capture_output=True)
+            got = contents(t/'cut')
+            differ |= {o for o in want.keys() | got.keys() if want.get(o) != got.get(o)}
+            for o in sorted((t/'cut').rglob('*'), reverse=True): o.rmdir() if o.is_dir() else o.unlink()
+            if alive >= times: break
+    say(f'{alive} kills, {len(want)} files, {len(differ)} differ{": " + ", ".join(sorted(differ)[:5]) if differ else ""}')
+    return alive, sorted(differ)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -101,6 +115,6 @@ def main():
     elif args.what == 'leaks':
         found, wrong = leaks()
         sys.exit(not all(found.values()) or any(wrong.values()))
-    else: sys.exit(bool(kill()))
+    else: sys.exit(bool(kill()[1]))
 
 if __name__ == '__main__': main()
