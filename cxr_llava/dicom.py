@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['MAX_READS', 'CHILD_SECONDS', 'as_dicom', 'read_dicom']
 
-# %% ../nbs/08_dicom.ipynb #6ec07e6a
+# %% ../nbs/08_dicom.ipynb #a60ef03d
 import importlib.util, io, re, subprocess, sys, zlib
 import numpy as np
 from PIL import Image
-from .pixels import ImageError, MAX_PIXELS, check_jpeg, check_size, finite, levels, thinned
+from .pixels import ImageError, MAX_PIXELS, check_jpeg, check_size, finite, levels, look_up, thinned
 
 # %% ../nbs/08_dicom.ipynb #42a915a2
 _FACTS = dict(modality='Modality', view='ViewPosition', body_part='BodyPartExamined', photometric='PhotometricInterpretation',
@@ -37,7 +37,7 @@ def _number(ds, tag, default, name):
     try: return int(_get(ds, tag, default))
     except Exception: raise ImageError(f'{name} is a damaged DICOM file: its {tag} is not a number.') from None
 
-# %% ../nbs/08_dicom.ipynb #b09177ad
+# %% ../nbs/08_dicom.ipynb #b4a183a8
 def as_dicom(
     a:np.ndarray, # Stored values, shape (h,w) or (frames,h,w), or `bytes` already encoded for `syntax`
     syntax:str='1.2.840.10008.1.2.1', # Transfer syntax
@@ -97,7 +97,7 @@ def _data_set(data, name):
             raise ImageError(f'{name} is a DICOM file with a larger {k} than an X-ray can have.')
     return ds
 
-# %% ../nbs/08_dicom.ipynb #e4168815
+# %% ../nbs/08_dicom.ipynb #af5fdec2
 def _mend(ds, name):
     "Give `ds` the tags that decoding needs"
     if 'TransferSyntaxUID' not in getattr(ds, 'file_meta', {}):
@@ -136,7 +136,7 @@ def _check_dicom(ds, name):
     if _get(ds, 'Modality') == 'US': raise ImageError(f'{name} is an ultrasound picture, not a chest X-ray.')
     return [f'{frames} frames; the first was read'] if frames > 1 else []
 
-# %% ../nbs/08_dicom.ipynb #9a3a3437
+# %% ../nbs/08_dicom.ipynb #0eb23521
 def _plain(ds, name):
     "First frame of uncompressed pixels"
     from pydicom.pixels import pixel_array
@@ -151,7 +151,7 @@ def _plain(ds, name):
     ds.BitsStored, ds.PixelRepresentation = stored, signed
     return (a.astype(np.int32) ^ (1 << stored - 1)) - (1 << stored - 1) if signed else a
 
-# %% ../nbs/08_dicom.ipynb #5a455123
+# %% ../nbs/08_dicom.ipynb #07717c88
 _CHILD = """
 import sys
 try:
@@ -188,7 +188,7 @@ def _in_child(frame, ds, name):
         a = ((a.astype(np.int32) & 2*top - 1) ^ top) - top
     return a
 
-# %% ../nbs/08_dicom.ipynb #e2181e5a
+# %% ../nbs/08_dicom.ipynb #71084864
 _SOF = re.compile(rb'\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf\xf7]') # Start of frame, of JPEG-LS too
 
 def _frame_size(frame):
@@ -221,7 +221,7 @@ def _compressed(ds, name):
     if uid[-2:] in ('90', '91') or uid[-2:] in ('50', '51') and ds.BitsStored <= 8: return pixel_array(ds, index=0, decoding_plugin='pillow')
     return _in_child(frame, ds, name)
 
-# %% ../nbs/08_dicom.ipynb #5a5753af
+# %% ../nbs/08_dicom.ipynb #238fee07
 def _lut(ds, item, v):
     "`v` looked up in a table of the file, and the table's white"
     n, first, bits = (int(o) for o in item.LUTDescriptor)
@@ -288,7 +288,7 @@ def _full(ds, seen):
     full = 2.**int(_get(ds, 'BitsStored', 16)) - 1
     return full if plain and seen.max() <= full else None
 
-# %% ../nbs/08_dicom.ipynb #7cb70256
+# %% ../nbs/08_dicom.ipynb #14075656
 def _padding(ds, v):
     "Which of the values `v` are padding"
     lo = _get(ds, 'PixelPaddingValue')
@@ -306,13 +306,14 @@ def _dicom_grey(ds, a, notes):
     v = np.arange(int(lo), int(hi) + 1) if table else a
     seen = np.append(thinned(a), [lo, hi]).astype(a.dtype)
     if (kept := ~_padding(ds, seen)).any(): seen = seen[kept]
-    def tone(o, notes): return _tone(ds, _modality(ds, o.astype(np.float64), notes), _modality(ds, seen.astype(np.float64), []), notes)
-    if table: g = tone(v, notes)
-    else: g = np.concatenate([tone(o, n) for o,n in zip(np.array_split(a, max(1, a.size >> 22)), [notes] + [[]]*a.size)])
-    if ds.PhotometricInterpretation == 'MONOCHROME1' or str(_get(ds, 'PresentationLUTShape', '')).strip().upper() == 'INVERSE': g = 1 - g
-    g = (g*255 + .5).astype(np.uint8)
-    g[_padding(ds, v)] = 0
-    return g[np.subtract(a, lo, dtype=np.int64 if a.dtype.itemsize > 2 else np.int32)] if table else g
+    negative = ds.PhotometricInterpretation == 'MONOCHROME1' or str(_get(ds, 'PresentationLUTShape', '')).strip().upper() == 'INVERSE'
+    def grey(o, notes):
+        g = _tone(ds, _modality(ds, o.astype(np.float64), notes), _modality(ds, seen.astype(np.float64), []), notes)
+        g = ((1 - g if negative else g)*255 + .5).astype(np.uint8)
+        g[_padding(ds, o)] = 0
+        return g
+    if table: return look_up(grey(v, notes), a, lo)
+    return np.concatenate([grey(o, [] if i else notes) for i,o in enumerate(np.array_split(a, max(1, a.size >> 22)))])
 
 # %% ../nbs/08_dicom.ipynb #1bbd4106
 def _dicom_notes(ds):

@@ -27,7 +27,8 @@ class XRay:
 # %% ../nbs/01_images.ipynb #3ec0369c
 def _colour_note(im):
     "Note for a picture that is not grey"
-    a = np.asarray(im.resize((64, 64), Image.BOX if min(im.size) >= 64 else Image.NEAREST)).astype(int)
+    small = im.resize((64, 64), Image.BOX if min(im.size) >= 64 and im.mode != 'P' else Image.NEAREST)
+    a = np.asarray(small.convert('RGB')).astype(int)
     chroma = a.max(2) - a.min(2)
     return ['colour photo, not a grey X-ray; read as grey'] if chroma.mean() > 14 or (chroma > 60).mean() > .12 else []
 
@@ -36,16 +37,16 @@ def _flatten(im):
     "Grey picture and notes of one with colour or alpha"
     alpha, notes = None, []
     if im.mode in ('P', 'PA', 'LA', 'La', 'RGBa') or 'A' in im.getbands():
-        im = im.convert('RGBA') if im.mode != 'La' else im.convert('LA').convert('RGBA')
+        if im.mode == 'La': im = im.convert('LA')
+        if im.mode != 'RGBA': im = im.convert('RGBA')
         alpha = im.getchannel('A')
         lo, hi = alpha.getextrema()
         if hi == 0: notes.append('wholly transparent; transparency ignored')
         elif lo < 255: notes.append('transparent areas shown black')
         if hi == 0 or lo == 255: alpha = None
     if im.mode == 'LAB': return im.getchannel(0), notes
-    rgb = im.convert('RGB')
-    notes += _colour_note(rgb)
-    grey = rgb.convert('L')
+    notes += _colour_note(im)
+    grey = im.convert('L') if im.mode in ('RGB', 'RGBA', 'CMYK', 'YCbCr') else im.convert('RGB').convert('L')
     return (ImageChops.multiply(grey, alpha) if alpha else grey), notes
 
 # %% ../nbs/01_images.ipynb #76731463
@@ -59,24 +60,26 @@ def _from_pil(im, name):
     white_is_zero = fmt == 'TIFF' and tags.get(262) == 0 and mode[0] in 'IF'
     signed = fmt == 'TIFF' and mode == 'L' and tags.get(339) == (2,)
     im.load()
-    try: im = ImageOps.exif_transpose(im)
-    except Exception: notes.append('orientation tag unreadable and ignored')
-    if turn not in (0, 1): notes.append('rotated as its EXIF orientation says')
     if mode in ('1', 'L'): grey, more = im.convert('L').point(lambda v: v ^ 128) if signed else im.convert('L'), []
     elif mode[0] in 'IF':
         a, more = grey8(np.asarray(im), name)
         grey = Image.fromarray(255 - a if white_is_zero else a)
     else: grey, more = _flatten(im)
+    if turn in _TURN: notes.append('rotated as its EXIF orientation says')
+    if (left := _orientation(im)) in _TURN: grey = grey.transpose(_TURN[left])
     meta = dict(format=fmt or 'PIL image', mode=mode, width=grey.width, height=grey.height)
     return grey, notes + more, meta
 
 # %% ../nbs/01_images.ipynb #daba7544
+_TURN = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM, 5: Image.TRANSPOSE, 6: Image.ROTATE_270,
+         7: Image.TRANSVERSE, 8: Image.ROTATE_90} # What undoes each EXIF orientation
+
 def _orientation(im):
     "EXIF orientation, 1 to 8; 0 when there is none"
     try: return int(im.getexif().get(274, 0) or getattr(im, 'tag_v2', {}).get(274, 0))
     except Exception: return 0
 
-# %% ../nbs/01_images.ipynb #e006aa83
+# %% ../nbs/01_images.ipynb #9b0d112a
 def _check_length(im, data, name):
     "Refuse a file that is shorter than its own tables say"
     need = 0
@@ -88,7 +91,7 @@ def _check_length(im, data, name):
         need = int.from_bytes(data[10:14], 'little') + (im.width*int.from_bytes(data[28:30], 'little') + 31)//32*4*im.height
     if need > len(data): raise ImageError(f'{name} is cut off: it has {len(data)} of {need} bytes; fetch it again.')
 
-# %% ../nbs/01_images.ipynb #1eafaa3d
+# %% ../nbs/01_images.ipynb #14420cbc
 def _float_tiff(data, name):
     "Picture of an uncompressed TIFF of half or double floats, else None"
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -144,7 +147,7 @@ def _from_array(a, name):
         g = Image.fromarray(np.ascontiguousarray(g))
     return g, notes, meta
 
-# %% ../nbs/01_images.ipynb #cb7bfa56
+# %% ../nbs/01_images.ipynb #840e5c97
 _LOCK, _READERS = threading.Lock(), []
 
 @contextlib.contextmanager
@@ -246,7 +249,7 @@ def fingerprint(
     def h(o): return sha256(f'{im.width}x{im.height}'.encode() + np.ascontiguousarray(o).tobytes())[:32]
     return dict(sha=h(a), mirror=h(a[:, ::-1]), phash=phash(im), mirror_phash=phash(im, True))
 
-# %% ../nbs/01_images.ipynb #658d8b8a
+# %% ../nbs/01_images.ipynb #5dcb2c54
 def _resize(job):
     "Read one X-ray and save it prepared; what is known about it, or why it cannot be read"
     src, out, size = job
@@ -268,7 +271,7 @@ def _map(fn, jobs, workers):
         'start again with --workers 1; it goes on from there.') from None
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/01_images.ipynb #9fa4c1f2
+# %% ../nbs/01_images.ipynb #afa9b800
 def _key(src, size):
     "Identity of a source file and its preparation"
     try: st = os.stat(src)
@@ -285,7 +288,7 @@ def _progress(i, n, start):
     "Line about the speed so far"
     return f'{i} of {n} X-rays prepared, {i/max(time.time() - start, 1e-3):.0f} per second'
 
-# %% ../nbs/01_images.ipynb #67223eab
+# %% ../nbs/01_images.ipynb #26a1dd48
 def resize_xrays(
     jobs:list, # (source path, path below `out` ending in .jpg) of each X-ray
     out, # Folder for the prepared X-rays and their index; made when missing

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'MAX_SCANS', 'MIN_SIDE', 'MAX_ASPECT', 'ImageError', 'name_of', 'read_bytes', 'sniff',
-           'not_allowed', 'check_size', 'levels', 'thinned', 'finite', 'grey8', 'check_jpeg']
+           'not_allowed', 'check_size', 'levels', 'thinned', 'finite', 'look_up', 'grey8', 'check_jpeg']
 
-# %% ../nbs/07_pixels.ipynb #b45619ee
+# %% ../nbs/07_pixels.ipynb #dce9aa71
 import os, re, stat
 import numpy as np
 from .stages import CXRError
@@ -131,6 +131,17 @@ def finite(a, name):
     if not ok.any(): raise ImageError(f'{name} holds no numbers, only NaN or infinity.')
     return np.where(ok, a, a[ok].min()), ['pixels without a value (NaN or infinity) made black']
 
+# %% ../nbs/07_pixels.ipynb #5912ce3b
+def look_up(
+    table:np.ndarray, # Grey of the values `lo`, `lo + 1`, ...
+    a:np.ndarray, # Shape (h,w), whole numbers
+    lo, # Smallest value of `a`
+)->np.ndarray: # Shape (h,w), `uint8`
+    "Grey of every pixel, some rows at a time"
+    res, wide = np.empty(a.shape, np.uint8), np.int64 if a.dtype.itemsize > 2 else np.int32
+    for i in range(0, len(a), 256): res[i:i+256] = table[np.subtract(a[i:i+256], lo, dtype=wide)]
+    return res
+
 # %% ../nbs/07_pixels.ipynb #32703ee7
 def grey8(
     a:np.ndarray, # Shape (h,w), any number type
@@ -146,7 +157,7 @@ def grey8(
     if stretched: notes = notes + ['brightness range stretched']
     if a.dtype.kind != 'f' and int(hi) - int(lo) < 1 << 16:
         lut = _scale(np.arange(int(lo), int(hi) + 1, dtype=np.float64), black, white)
-        return lut[a.astype(np.int64) - int(lo)] if a.dtype.itemsize > 2 else lut[np.subtract(a, lo, dtype=np.int32)], notes
+        return look_up(lut, a, lo), notes
     return np.concatenate([_scale(o.astype(np.float32), black, white) for o in np.array_split(a, max(1, a.size >> 22))]), notes
 
 # %% ../nbs/07_pixels.ipynb #cc50871c
