@@ -353,6 +353,7 @@ def find_source(
     if not path:
         hits = attached_sources()
         if len(hits) > 1: say(f'{len(hits)} collections are attached; taking {hits[0][1]} (choose another with --path: {", ".join(str(p) for _,p in hits[1:])})')
+        if not hits and (odd := _not_read()): say(f'attached, but no collection known here: {", ".join(odd)}. Drawing phantoms instead; to read it give --path and --source.')
         return hits[0] if hits else ('phantom', None)
     path = Path(path)
     if not path.exists(): raise CXRError(f'{path} does not exist: check --path.')
@@ -366,10 +367,17 @@ def attached_sources()->list: # (kind, path), collections first, tables with X-r
     from cxr_llava.kaggle import inputs
     hits = []
     for p in inputs():
-        if locate(p, 'studies.parquet', 'phantom.json', 'adapter_config.json', '*.safetensors'): continue
+        if locate(p, *_NOT_DATA): continue
         k = _kind_of(p)
         if k and (k[0] != 'table' or locate(p, *(f'*{s}' for s in PICTURES))) and k not in hits: hits.append(k)
     return sorted(hits, key=lambda k: k[0] == 'table')
+
+_NOT_DATA = ('studies.parquet', 'phantom.json', 'adapter_config.json', '*.safetensors', '*.whl') # outputs, models and wheels
+
+def _not_read():
+    "Names of attached data sets that look like none of ours"
+    from cxr_llava.kaggle import inputs
+    return [p.name for p in inputs() if p not in inputs('notebooks') and not locate(p, *_NOT_DATA, 'config.json', 'train.json')]
 
 # %% ../nbs/03_sources.ipynb #20c723c6
 KINDS = ('phantom', 'openi_csv', 'openi_xml', 'mimic', 'mimic_csv', 'course', 'table')

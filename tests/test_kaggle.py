@@ -373,3 +373,15 @@ def test_session_counts_from_its_container(tmp_path, monkeypatch):
     assert abs(time.time() - session_start(tmp_path) - 3600) < 30
     monkeypatch.delenv('KAGGLE_KERNEL_RUN_TYPE')
     assert abs(time.time() - session_start(tmp_path)) < 30
+
+@pytest.mark.parametrize('at,files,told', [('datasets/o/my-scans', ['a.nii'], True), ('my-scans', ['a.nii'], True), ('cxr-llava-wheels', ['cxr_llava-1-py3-none-any.whl'], False),
+    ('models/o/llava/transformers/7b/1', ['config.json', 'model.safetensors'], False), ('notebooks/o/other', ['x.txt'], False)])
+def test_unknown_data_set_is_named(tmp_path, monkeypatch, capsys, at, files, told):
+    "Phantoms are never drawn in silence over data somebody attached"
+    from cxr_llava.sources import find_source
+    monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
+    for o in files:
+        (tmp_path/'input'/at).mkdir(parents=True, exist_ok=True)
+        (tmp_path/'input'/at/o).write_text('{}')
+    assert find_source() == ('phantom', None)
+    assert ('my-scans' in capsys.readouterr().out) is told
