@@ -6,7 +6,7 @@
 __all__ = ['DONE', 'finish_checkpoint', 'checkpoint_info', 'stamped', 'newest_checkpoint', 'prune', 'disk_full',
            'attached_checkpoints', 'adopt']
 
-# %% ../nbs/23_checkpoints.ipynb #14d15dcb
+# %% ../nbs/23_checkpoints.ipynb #2cebc374
 import errno, os, re, shutil, time
 from pathlib import Path
 from .stages import CXRError, _inside, _mounts, atomic_path, read_json, say, sha256, write_json
@@ -40,7 +40,7 @@ def checkpoint_info(
     except (CXRError, OSError, KeyError, TypeError): return None
     return d if whole else None
 
-# %% ../nbs/23_checkpoints.ipynb #0305bd73
+# %% ../nbs/23_checkpoints.ipynb #b21bed6a
 def stamped(
     folders:list, # Places to look
     key:str, # Settings and data they must be of
@@ -53,6 +53,8 @@ def stamped(
             except CXRError: continue
             if isinstance(o, dict) and o.get('key') == key: res.append((o.get('step') or 0, o.get('written') or 0, p))
     return sorted(res, reverse=True)
+
+def _numbers(o): return all(isinstance(o.get(k), (int, float)) for k in ('step', 'written'))
 
 def newest_checkpoint(
     folders:list, # Places to look
@@ -82,7 +84,7 @@ def disk_full(
         e = e.__cause__ or e.__context__
     return False
 
-# %% ../nbs/23_checkpoints.ipynb #28bb2f0e
+# %% ../nbs/23_checkpoints.ipynb #13fae302
 def attached_checkpoints()->list: # Folders
     "Every `checkpoints` folder of an attached output"
     return [q for m in _mounts() for q in _inside(m, 'checkpoints') if q.is_dir()]

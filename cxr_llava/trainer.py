@@ -6,7 +6,7 @@
 __all__ = ['add_lora', 'trainable', 'recompute', 'split_batch', 'total_steps', 'run_order', 'Stream', 'trainer_args',
            'make_trainer', 'lighter', 'is_oom', 'step_seconds', 'find_room', 'make_room', 'look']
 
-# %% ../nbs/28_trainer.ipynb #2377011e
+# %% ../nbs/28_trainer.ipynb #274b82ae
 import contextlib, math, time
 from dataclasses import fields
 from .stages import CXRError, say
@@ -34,7 +34,7 @@ def trainable(
     "Number of weights that learn"
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-# %% ../nbs/28_trainer.ipynb #7a98197a
+# %% ../nbs/28_trainer.ipynb #403bca95
 def recompute(
     model, # With adapter
     every:int, # Layers recomputed: 0 none, 1 all, n every n-th
@@ -42,7 +42,8 @@ def recompute(
     "Mark layers of the language model"
     base = model.get_base_model()
     layers = base.model.language_model.layers
-    if every: base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+    word = 'activation' if hasattr(base, 'activation_checkpointing_enable') else 'gradient' # the name in older versions
+    if every: getattr(base, f'{word}_checkpointing_enable')(**{f'{word}_checkpointing_kwargs': dict(use_reentrant=False)})
     on = {id(l) for l in (layers[::every] if every else [])}
     for m in base.modules():
         if hasattr(m, 'gradient_checkpointing'): m.gradient_checkpointing = id(m) in on
@@ -61,7 +62,7 @@ def split_batch(
     micro = max(b for b in range(1, min(batch, share) + 1) if share % b == 0)
     return micro, share//micro
 
-# %% ../nbs/28_trainer.ipynb #2367d38c
+# %% ../nbs/28_trainer.ipynb #feff2395
 def total_steps(
     epochs:float, # Passes over the data
     n:int, # Conversations
@@ -114,7 +115,7 @@ def trainer_args(
     known = {f.name for f in fields(TrainingArguments)}
     return TrainingArguments(**{k: v for k,v in kw.items() if k in known})
 
-# %% ../nbs/28_trainer.ipynb #4b4a0c87
+# %% ../nbs/28_trainer.ipynb #46cffc9b
 def make_trainer(
     model, # With adapter
     args, # From `trainer_args`
@@ -155,7 +156,7 @@ def is_oom(
     import torch
     return isinstance(e, torch.cuda.OutOfMemoryError) or 'out of memory' in str(e).lower()
 
-# %% ../nbs/28_trainer.ipynb #d2fcfded
+# %% ../nbs/28_trainer.ipynb #5332daab
 def step_seconds(
     model, # With adapter
     collate:Collator, # As in training
@@ -177,7 +178,7 @@ def step_seconds(
     model.zero_grad(set_to_none=True)
     return took
 
-# %% ../nbs/28_trainer.ipynb #22f5782e
+# %% ../nbs/28_trainer.ipynb #8768cef7
 def find_room(
     model, # With adapter
     collate:Collator, # As in training
@@ -207,7 +208,7 @@ def make_room(
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/28_trainer.ipynb #300ccba6
+# %% ../nbs/28_trainer.ipynb #15a6d5af
 def look(
     model, # With adapter
     processor, # A `LlavaProcessor`

@@ -1,69 +1,135 @@
-"Training that is killed, that shares its work, that meets a full disk"
-import json, os, random, signal, subprocess, sys, time
+"Training that is killed, shared, short of memory or disk: what the commands do"
+import json, os, random, re, signal, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
-from cxr_llava.phantom import phantom_xray
-from cxr_llava.stages import read_json, write_json
+from cxr_llava.stages import read_json
+from made_up import SETTINGS, command, conversations, env, losses, rows
 
-SETTINGS = ['--base', 'tiny', '--device', 'cpu', '--epochs', '4', '--batch', '2', '--effective_batch', '4', '--dropout', '0.1', '--eval_rows', '0']
+TOKEN = 'hf_' + 'secret'*4
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    "Sixteen phantoms with short reports"
-    d = tmp_path_factory.mktemp('conversations')
-    recs = []
-    for i in range(16):
-        side = ('left', 'right')[i % 2]
-        phantom_xray(i, size=128, effusion=side).save(d/f'{i}.png')
-        recs.append(dict(id=f's{i}', image=f'{i}.png', conversations=[{'from': 'human', 'value': '<image>\nGenerate a chest X-ray report.'},
-            {'from': 'gpt', 'value': f'FINDINGS:\nThere is a {side} pleural effusion.{" The heart is normal."*(i % 4)}\n\nIMPRESSION:\nEffusion.'}]))
-    return write_json(d/'train.json', recs)
+def data(tmp_path_factory): return conversations(tmp_path_factory.mktemp('conversations'))
 
-def command(data, out, *more): return [sys.executable, '-u', '-m', 'cxr_llava.finetune', *SETTINGS, '--data', str(data), '--out', str(out/'adapter'), *more]
+def done(cmd, **kw):
+    r = subprocess.run(cmd, env=env(**kw), capture_output=True, text=True, timeout=600)
+    assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
+    return r
 
-def env(): return dict(os.environ, OMP_NUM_THREADS='1')
+def adapter_hash(out): return read_json(out/'finetune.json')['adapter_hash']
 
-def losses(out): return [(r['step'], r['loss']) for r in map(json.loads, (out/'train_log.jsonl').read_text().splitlines()) if 'loss' in r]
+def children(pid):
+    "Processes below `pid`, those started first before the others"
+    res = []
+    for p in Path('/proc').glob('[0-9]*'):
+        try: stat = (p/'stat').read_text().rsplit(')', 1)[1].split()
+        except (OSError, IndexError): continue
+        if int(stat[1]) == pid: res += [int(p.name), *children(int(p.name))]
+    return res
+
+def killed(cmd, out, rng, log):
+    "Start, wait for a checkpoint, kill something at a random moment; what is left behind must end by itself"
+    before = len(list((out/'checkpoints').glob('checkpoint-*'))), time.time()
+    with open(log, 'w') as f: p = subprocess.Popen(cmd, env=env(), stdout=f, stderr=f)
+    while p.poll() is None and 'checkpoint at' not in Path(log).read_text() and time.time() - before[1] < 300: time.sleep(.02)
+    time.sleep(rng.uniform(0, .6))
+    below = children(p.pid)
+    os.kill(rng.choice([p.pid, *below]) if p.poll() is None else p.pid, signal.SIGKILL) if p.poll() is None else None
+    end = time.time() + 90
+    while any(Path(f'/proc/{q}').exists() and 'Z' not in Path(f'/proc/{q}/stat').read_text().rsplit(')', 1)[1][:3] for q in below):
+        assert time.time() < end, f'{below} outlived their parent'
+        time.sleep(.1)
+    return p.wait()
 
 @pytest.fixture(scope='module')
 def reference(data, tmp_path_factory):
-    "An uninterrupted run"
+    "An uninterrupted run with dropout"
     out = tmp_path_factory.mktemp('reference')
-    r = subprocess.run(command(data, out), env=env(), capture_output=True, text=True)
-    assert r.returncode == 0, r.stderr
+    done(command(data, out, '--dropout', '0.1'))
     return out
+
+@pytest.fixture(scope='module')
+def two_nodes(data, tmp_path_factory):
+    "Two computers, played on this one, in a folder both see; and what the processes' command lines said"
+    out = tmp_path_factory.mktemp('nodes')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    def node(k): return command(data, out, '--dropout', '0', '--processes', '1', '--nnodes', '2', '--node_rank', str(k), '--master', f'127.0.0.1:{port}')
+    ps = [subprocess.Popen(node(k), env=env(HF_TOKEN=TOKEN), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for k in (0, 1)]
+    lines = set()
+    while any(p.poll() is None for p in ps):
+        for q in [q for p in ps for q in (p.pid, *children(p.pid))]:
+            try: lines.add(Path(f'/proc/{q}/cmdline').read_bytes().replace(b'\0', b' ').decode())
+            except OSError: pass
+        time.sleep(.2)
+    said = [p.stdout.read() for p in ps]
+    assert [p.returncode for p in ps] == [0, 0], said
+    return out, said, lines
 
 def test_killed_and_resumed_equals_uninterrupted(data, reference, tmp_path):
     "kill -9 at random moments, dropout on: the adapter comes out with the same hash, the log with the same losses"
-    log, rng = tmp_path/'out.txt', random.Random(0)
-    for i in range(3):
-        with open(log, 'w') as f: p = subprocess.Popen(command(data, tmp_path, '--save_minutes', '0.001'), env=env(), stdout=f, stderr=f)
-        t = time.time()
-        while p.poll() is None and 'checkpoint at' not in log.read_text() and time.time() - t < 200: time.sleep(.02)
-        time.sleep(rng.uniform(0, .4))
-        p.send_signal(signal.SIGKILL) if i < 2 else p.wait(300)
-        p.wait()
-    assert 'finished' in log.read_text(), log.read_text()
-    assert read_json(tmp_path/'finetune.json')['adapter_hash'] == read_json(reference/'finetune.json')['adapter_hash']
-    assert losses(tmp_path) == losses(reference)
-    assert not list((tmp_path/'checkpoints').glob('.writing'))
+    rng, cmd = random.Random(0), command(data, tmp_path, '--dropout', '0.1', '--save_minutes', '0.001')
+    for _ in range(2): killed(cmd, tmp_path, rng, tmp_path/'out.txt')
+    r = done(cmd)
+    assert 'resume: from' in r.stdout and 'finished' in r.stdout
+    assert adapter_hash(tmp_path) == adapter_hash(reference) and losses(tmp_path) == losses(reference)
+    assert not (tmp_path/'checkpoints/.writing').exists()
+    before = (tmp_path/'adapter/adapter_model.safetensors').stat().st_mtime_ns
+    assert 'this run is finished' in done(cmd).stdout
+    assert (tmp_path/'adapter/adapter_model.safetensors').stat().st_mtime_ns == before
 
-def test_two_processes_take_the_same_steps(data, reference, tmp_path):
+def test_two_nodes_take_the_same_steps_as_one_process(data, two_nodes, tmp_path):
     "World size 2, asserted, and the losses of one process"
-    plain = command(data, tmp_path, '--dropout', '0', '--processes', '1')
-    assert subprocess.run(plain, env=env()).returncode == 0
-    two = tmp_path/'two'
-    r = subprocess.run(command(data, two, '--dropout', '0', '--processes', '2', '--hf_token', 'hf_secretsecretsecretsecret'), env=env(), capture_output=True, text=True)
-    assert r.returncode == 0, r.stdout + r.stderr
-    assert read_json(two/'finetune.json')['world_size'] == 2
-    a, b = losses(tmp_path), losses(two)
+    out, said, _ = two_nodes
+    done(command(data, tmp_path, '--dropout', '0', '--processes', '1'))
+    assert read_json(out/'finetune.json')['world_size'] == 2 and read_json(tmp_path/'finetune.json')['world_size'] == 1
+    a, b = losses(tmp_path), losses(out)
     assert [s for s,_ in a] == [s for s,_ in b] == list(range(1, 17))
     assert max(abs(x - y) for (_,x),(_,y) in zip(a, b)) < 1e-3
-    assert 'secretsecret' not in r.stdout + r.stderr
-    for p in two.rglob('*'): assert not p.is_file() or b'secretsecret' not in p.read_bytes(), p
+    rate = lambda o: [r['learning_rate'] for r in rows(o) if 'loss' in r]
+    assert rate(tmp_path) == rate(out)
+    assert 'finished' in said[0] and 'finished' not in said[1]
+
+def test_the_token_is_nowhere(two_nodes):
+    "Not in the log, a file, or the command line of any process"
+    out, said, lines = two_nodes
+    assert any('torch.distributed.run' in l for l in lines) and sum('--config' in l for l in lines) >= 2
+    for text in [*said, *lines]: assert 'secretsecret' not in text
+    for p in out.rglob('*'): assert not p.is_file() or b'secretsecret' not in p.read_bytes(), p
+
+def test_killed_in_two_processes(data, two_nodes, tmp_path):
+    "Any of launcher, agent and workers is killed; nothing is left running; the end is the same"
+    cmd, rng = command(data, tmp_path, '--dropout', '0', '--processes', '2', '--save_minutes', '0.001'), random.Random(3)
+    killed(cmd, tmp_path, rng, tmp_path/'out.txt')
+    r = done(cmd)
+    assert 'resume: from' in r.stdout
+    assert adapter_hash(tmp_path) == adapter_hash(two_nodes[0]) and losses(tmp_path) == losses(two_nodes[0])
+
+def test_one_of_two_processes_runs_out_of_memory(data, two_nodes, tmp_path):
+    "It leaves a note, all start again with a smaller micro-batch, and the steps stay what they were"
+    (tmp_path/'site').mkdir()
+    (tmp_path/'site/sitecustomize.py').write_text('''
+import os
+if os.environ.get('RANK') == '1':
+    import torch, cxr_llava.collate as c
+    calls, collate = [], c.Collator.__call__
+    def __call__(self, rows):
+        calls.append(1)
+        if len(rows) > 1 and len(calls) > 12: raise torch.cuda.OutOfMemoryError('CUDA out of memory (made up)')
+        return collate(self, rows)
+    c.Collator.__call__ = __call__
+''')
+    cmd = command(data, tmp_path, '--dropout', '0', '--processes', '2', '--save_minutes', '0.001')
+    r = done(cmd, PYTHONPATH=os.pathsep.join([str(tmp_path/'site'), str(Path(__file__).parents[1])]))
+    assert 'memory ran out after step' in r.stdout and 'micro-batch 2 -> 1' in r.stdout and 'resume: from' in r.stdout
+    s = read_json(tmp_path/'finetune.json')
+    assert (s['micro'], s['world_size'], s['settings']['effective_batch'], s['finished']) == (1, 2, 4, True)
+    assert not (tmp_path/'checkpoints/memory.json').exists()
+    a, b = losses(tmp_path), losses(two_nodes[0])
+    assert [s for s,_ in a] == [s for s,_ in b] and max(abs(x - y) for (_,x),(_,y) in zip(a, b)) < 1e-3
 
 def test_full_disk_while_saving(data, tmp_path):
-    "One sentence, exit code 2, and the run goes on from what was there"
+    "Training goes on without checkpoints; at the end one sentence, exit code 2, and the run goes on from what was there"
     code = f'''
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -75,6 +141,12 @@ main({command(data, tmp_path, '--save_minutes', '0.001')[4:]!r})
     assert r.returncode == 2, r.stdout + r.stderr
     said = [l for l in r.stderr.splitlines() if l.startswith('error: ')]
     assert len(said) == 1 and 'No space left' in said[0] and 'Traceback' not in r.stderr, r.stderr
+    assert 'training goes on' in r.stdout and [s for s,_ in losses(tmp_path)] == list(range(1, 17))
     assert not (tmp_path/'adapter').exists() and not list((tmp_path/'checkpoints').glob('checkpoint-*'))
-    r = subprocess.run(command(data, tmp_path), env=env(), capture_output=True, text=True)
-    assert r.returncode == 0 and (tmp_path/'adapter/adapter_model.safetensors').is_file()
+
+def test_a_second_training_in_the_same_folder_is_refused(data, tmp_path):
+    from cxr_llava.launch import only_one
+    from cxr_llava.stages import CXRError
+    with only_one(tmp_path):
+        with pytest.raises(CXRError, match='Another training'):
+            with only_one(tmp_path, patience=0): pass
