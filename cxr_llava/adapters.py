@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['save_adapter', 'adapter_folder', 'read_adapter', 'check_adapter_weights', 'check_same_base', 'base_name_or_text',
-           'attach_adapter', 'random_adapter']
+           'today_name', 'attach_adapter', 'random_adapter']
 
 # %% ../nbs/14_adapters.ipynb #e12148e7
-import re
+import contextlib, re, shutil, tempfile
 from pathlib import Path
 from .stages import CXRError, atomic_path, read_json, sha256, write_json
 from cxr_llava.bases import (BASES, LORA_TARGETS, base_name, check_no_code, check_safetensors, fetch, is_hub_id, load_base, quiet,
@@ -100,6 +100,28 @@ def base_name_or_text(s):
     try: return base_name(s)
     except CXRError: return s
 
+# %% ../nbs/14_adapters.ipynb #336d7c0a
+def today_name(
+    name:str, # Of an adapter's weight, as some version saved it
+    deep:bool=False, # The installed version has a level `vision_model` in the vision tower
+)->str: # As the installed version names it
+    "A weight's name in the installed version"
+    name = name.replace('base_model.model.language_model.model.', 'base_model.model.model.language_model.')
+    name = name.replace('base_model.model.vision_tower.', 'base_model.model.model.vision_tower.')
+    return re.sub(r'(model\.vision_tower\.)(vision_model\.)?', r'\1vision_model.' if deep else r'\1', name)
+
+@contextlib.contextmanager
+def _renamed(folder, names):
+    "A folder with the adapter under its new names; the same folder when they are the old ones"
+    if all(k == v for k,v in names.items()):
+        yield folder
+        return
+    from safetensors.torch import load_file, save_file
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copyfile(Path(folder)/'adapter_config.json', Path(d)/'adapter_config.json')
+        save_file({names[k]: v for k,v in load_file(Path(folder)/'adapter_model.safetensors').items()}, Path(d)/'adapter_model.safetensors', metadata={'format': 'pt'})
+        yield d
+
 # %% ../nbs/14_adapters.ipynb #b1fe7479
 def attach_adapter(
     model, # The base, from `load_base`
@@ -111,10 +133,12 @@ def attach_adapter(
     info = info or read_adapter(folder)
     check_same_base(info, model, folder)
     check_adapter_weights(folder)
+    deep = any('vision_tower.vision_model.' in n for n,_ in model.named_modules())
+    names = {k: today_name(k, deep) for k in info['shapes']}
     try:
-        with quiet(): pm = PeftModel.from_pretrained(model, str(folder), is_trainable=False, local_files_only=True)
+        with quiet(), _renamed(folder, names) as d: pm = PeftModel.from_pretrained(model, str(d), is_trainable=False, local_files_only=True)
     except Exception as e: raise CXRError(f'The adapter in {folder} does not fit {model.cxr["base"]} ({str(e).strip().splitlines()[0][:160]}): choose the adapter made for this base.') from e
-    have, want = set(info['shapes']), set(get_peft_model_state_dict(pm, save_embedding_layers=False))
+    have, want = set(names.values()), set(get_peft_model_state_dict(pm, save_embedding_layers=False))
     if want - have: raise CXRError(f'The adapter in {folder} lacks {len(want - have)} of {len(want)} weights (first: {min(want - have)}): it is for another model, or incomplete.')
     if have - want: raise CXRError(f'The adapter in {folder} has {len(have - want)} weights this model has no place for (first: {min(have - want)}): it is for another model.')
     if not _has_effect(pm): raise CXRError(f'The adapter in {folder} changes nothing in {model.cxr["base"]}: it was trained for another model.')

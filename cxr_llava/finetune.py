@@ -10,7 +10,7 @@ __all__ = ['run_paths', 'run_key', 'data_hash', 'already_done', 'start_from', 'r
 # %% ../nbs/20_finetune.ipynb #b5f31d6d
 import json, math, os, shutil, sys, time
 from pathlib import Path
-from .stages import CXRError, Rejects, hash_json, has_artifact, read_json, run_cli, run_root, say, versions, write_json
+from .stages import CXRError, Rejects, atomic_path, hash_json, has_artifact, read_json, run_cli, run_root, say, versions, write_json
 from .prompts import read_conversations
 from .model import compute_dtype, load_base, quiet, read_adapter, save_adapter
 from .plan import encoded_load, local_gpus, plan_lines, shares, spell
@@ -60,7 +60,7 @@ def already_done(
         return d.get('finished') and d.get('key') == key and read_adapter(paths['adapter'])['hash'] == d.get('adapter_hash')
     except CXRError: return False
 
-# %% ../nbs/20_finetune.ipynb #072376be
+# %% ../nbs/20_finetune.ipynb #c2f0d30d
 def start_from(
     paths:dict, # From `run_paths`
     key:str, # Of this run
@@ -72,6 +72,8 @@ def start_from(
         try:
             best = newest_checkpoint([paths['checkpoints'], *attached_checkpoints()], key)
             if best: step = int(adopt(best, paths['checkpoints']).name.split('-')[1])
+            if best and not paths['best'].exists() and (best.parent.parent/paths['best'].name).is_dir():
+                with atomic_path(paths['best']) as new: shutil.copytree(best.parent.parent/paths['best'].name, new, copy_function=shutil.copyfile)
         except CXRError as e: lost = e
     if worst(lost is not None, device): raise lost or CXRError('The first process could not read its checkpoint.')
     step = agree(step, device)
@@ -110,7 +112,7 @@ def open_xrays(
     if not rows: raise CXRError(f'None of the X-rays can be read ({rejects.summary()}): run `cxr_data` again.')
     return store
 
-# %% ../nbs/20_finetune.ipynb #d58afb8c
+# %% ../nbs/20_finetune.ipynb #06d280a1
 class Run:
     "One process of a training"
     def __init__(self,
@@ -141,7 +143,7 @@ class Run:
         import torch
         return torch.cuda.get_device_capability(self.device) if self.cuda else None
 
-# %% ../nbs/20_finetune.ipynb #559c8c46
+# %% ../nbs/20_finetune.ipynb #ff3c0093
 def prepare(
     run:Run, # With its base loaded
 ):
@@ -178,7 +180,7 @@ def noted(
     run.again = d.get('session') == os.environ.get('CXR_SESSION_START', '')
     return ways[ways.index(way):]
 
-# %% ../nbs/20_finetune.ipynb #3342d636
+# %% ../nbs/20_finetune.ipynb #e1e71294
 def fit(
     run:Run, # Prepared
 )->int: # Steps done
@@ -186,6 +188,7 @@ def fit(
     while True:
         trainer, clock = set_up(run)
         start = start_from(run.paths, run.key, run.device) if run.cfg.resume or run.again else None
+        clock.start = start
         if start: run.tell(f'resume: from {start}')
         try:
             with quiet(): trainer.train(resume_from_checkpoint=str(start) if start else None)
@@ -224,7 +227,7 @@ def less_memory(run, trainer, clock, e):
         clock.on_save(trainer.args, trainer.state, trainer.control)
     run.again = True
 
-# %% ../nbs/20_finetune.ipynb #4ad346f3
+# %% ../nbs/20_finetune.ipynb #caa048af
 def explain(run, e):
     "Raise `e`, or a sentence when the disk is full"
     if not disk_full(e): raise e
@@ -232,7 +235,7 @@ def explain(run, e):
     after = f'the same command goes on from {kept.name}' if kept else 'nothing had been saved yet'
     raise CXRError(f'No space left in {run.paths["root"]}: free some disk space; {after}.') from e
 
-# %% ../nbs/20_finetune.ipynb #19ed9749
+# %% ../nbs/20_finetune.ipynb #5cc8565c
 def watcher(
     run:Run, # In training
 ): # Called with (step, evaluation loss)
