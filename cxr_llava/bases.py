@@ -8,7 +8,7 @@ __all__ = ['BASES', 'LORA_TARGETS', 'DISCLAIMER', 'PRECISIONS', 'has_gpu', 'defa
            'check_no_code', 'check_shards', 'check_base', 'base_hash', 'processor_hash', 'base_folder',
            'choose_precision', 'compute_dtype', 'quantisation', 'load_processor', 'quiet', 'check_finite', 'load_base']
 
-# %% ../nbs/13_bases.ipynb #3143639f
+# %% ../nbs/13_bases.ipynb #8010382b
 import contextlib, json, math, os, re, warnings
 from pathlib import Path
 from .stages import CXRError, _inside, _mounts, hash_json, read_json, sha256
@@ -41,7 +41,7 @@ def tiny_adapter()->Path: # Folder
     "An adapter for the tiny LLaVA, trained on phantoms by `20_finetune` with its defaults; ships with the package"
     return tiny_dir()/'adapter'
 
-# %% ../nbs/13_bases.ipynb #1979522e
+# %% ../nbs/13_bases.ipynb #0134ea0f
 def split_revision(
     name:str, # 'owner/name', or 'owner/name@commit'
 )->tuple: # Hub id, and commit or `None`
@@ -74,7 +74,7 @@ def attached_base(
     name:str, # Key of `BASES`
 )->Path: # Folder, or `None`
     "An attached copy of a base model, in either of Kaggle's mount layouts"
-    for f in (f for m in _mounts() for f in _inside(m, 'config.json', 3)):
+    for f in (f for m in _mounts() for f in _inside(m, 'config.json')):
         try: c = json.loads(f.read_text())
         except (OSError, ValueError): continue
         if not isinstance(c, dict) or c.get('model_type') != 'llava': continue
@@ -133,7 +133,7 @@ def check_safetensors(
     if not whole: raise CXRError(f'{path} is damaged or only partly there: copy or download it again.')
     return {k: tuple(shape) for _,_,k,shape,_ in tensors}
 
-# %% ../nbs/13_bases.ipynb #780d1349
+# %% ../nbs/13_bases.ipynb #6a043a0f
 def check_no_code(
     folder, # Folder of a base model or an adapter
     what:str='base model', # For the message
@@ -276,7 +276,7 @@ def _place(device, precision, name):
     import torch
     cuda = device.startswith('cuda') or (device == 'auto' and torch.cuda.is_available())
     if cuda and not torch.cuda.is_available(): raise CXRError('There is no CUDA GPU here: use --device cpu, or leave it at auto.')
-    dev = torch.device(device if device not in ('auto', 'cuda') else f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if cuda else 'cpu')
+    dev = torch.device(device if device not in ('auto', 'cuda') else f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}' if cuda else 'cpu')
     cap = torch.cuda.get_device_capability(dev) if cuda else (0, 0)
     mem = torch.cuda.get_device_properties(dev).total_memory/2**30 if cuda else 0.
     return dev, choose_precision(precision, cuda, name, cap, mem), cap
@@ -295,7 +295,7 @@ def _read_base(folder, **kw):
         model, info = LlavaForConditionalGeneration.from_pretrained(folder, key_mapping=_FLAT_VISION, **kw)
     return model, sorted(info.get('missing_keys') or [])
 
-# %% ../nbs/13_bases.ipynb #8a217954
+# %% ../nbs/13_bases.ipynb #b9da2520
 def check_finite(
     model, # A model
     what:str, # For the message

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['load_model', 'report_files', 'main']
 
-# %% ../nbs/11_model.ipynb #47b6cf3e
-import json
+# %% ../nbs/11_model.ipynb #b0ce31d3
+import contextlib, json, os, sys, time
 from .bases import (BASES, DISCLAIMER, LORA_TARGETS, PRECISIONS, attached_base, base_folder, base_hash, base_name,
     check_base, check_safetensors, choose_precision, compute_dtype, default_base, fetch, has_gpu, is_hub_id,
     load_base, load_processor, quantisation, quiet, tiny_adapter, tiny_dir)
@@ -15,6 +15,7 @@ from .adapters import (adapter_folder, attach_adapter, base_name_or_text, check_
 from .answer import Report
 from .generate import CXRModel, image_tokens, tokenise, xray_key, xray_pixels
 from .evidence import EVIDENCE_CAUTION, SURE, Certainty
+from .overnight import find_xrays, rejects_of, report_folder, report_in_processes, reports_of
 from .stages import CXRError, say
 
 # %% ../nbs/11_model.ipynb #4beca5b8
@@ -45,45 +46,73 @@ def _args(argv):
     "Arguments of the command"
     import argparse
     p = argparse.ArgumentParser(prog='cxr_report', description='Report chest X-rays. ' + DISCLAIMER)
-    p.add_argument('images', nargs='+', metavar='IMAGE', help='PNG, JPEG, DICOM...')
-    for n,h in (('lora_repo', 'adapter: folder or hub id'), ('base', 'base model: ' + ', '.join(BASES) + ', hub id or folder'),
-                ('indication', 'why the X-rays were taken')): p.add_argument(*dict.fromkeys([f'--{n}', f'--{n.replace("_", "-")}']), help=h)
+    p.add_argument('images', nargs='+', metavar='IMAGE', help='PNG, JPEG, DICOM..., or folders of them')
+    for n,h in (('lora_repo', 'adapter: folder, or hub id with its commit (owner/name@commit)'), ('base', 'base model: ' + ', '.join(BASES) + ', hub id or folder'),
+                ('indication', 'why the X-rays were taken'), ('out', 'file of JSON lines; gone on with when it exists')):
+        p.add_argument(*dict.fromkeys([f'--{n}', f'--{n.replace("_", "-")}']), help=h)
     p.add_argument('--precision', default='auto', choices=PRECISIONS, help='precision of the weights')
     p.add_argument('--device', default='auto', help='auto, cpu or cuda')
-    p.add_argument('--max_new_tokens', type=int, help='length cap in tokens')
+    p.add_argument('--batch_size', '--batch-size', type=int, default=8, help='X-rays per pass (default 8)')
+    p.add_argument('--max_new_tokens', '--max-new-tokens', type=int, help='length cap in tokens')
+    p.add_argument('--processes', type=int, default=1, help='processes that share the work, such as one per GPU; needs --out')
+    p.add_argument('--shard', help=argparse.SUPPRESS)
     p.add_argument('--json', action='store_true', help='print JSON lines instead of text')
     return p.parse_args(argv)
 
+# %% ../nbs/11_model.ipynb #dfa01d93
 def report_files(
     model:CXRModel, # The model
-    images:list, # Paths
+    images:list, # Files and folders
     indication:str=None, # Why they were taken
     max_new_tokens:int=None, # Length cap
     as_json:bool=False, # Print JSON lines
-)->int: # Files that could not be reported
+    batch_size:int=8, # X-rays per pass
+)->list: # Bad files: dicts of image and reason
     "Print the report of each file"
-    import sys
-    failed = 0
-    for p in images:
-        try: r = model.generate_report(p, indication, max_new_tokens)
-        except CXRError as e:
-            failed += 1
-            print(f'error: {p}: {e}' if str(p) not in str(e) else f'error: {e}', file=sys.stderr, flush=True)
-            continue
-        say(json.dumps(dict(image=str(p), **r.to_dict()), ensure_ascii=False) if as_json else f'{p}\n{r}\n')
+    bad = []
+    for p,r in (o for part in reports_of(model, find_xrays(images), indication, batch_size, max_new_tokens) for o in part):
+        if isinstance(r, CXRError): bad.append(dict(image=p, reason=str(r)))
+        else: say(json.dumps(dict(image=p, **r.to_dict()), ensure_ascii=False) if as_json else f'{p}\n{r}\n')
     if not as_json: say(DISCLAIMER)
-    return failed
+    return bad
 
+def _run(a, argv):
+    "Do what the command asks; the bad files"
+    if (a.processes > 1 or a.shard) and not a.out: raise CXRError('Several processes need a file to write to: add --out FILE.')
+    if a.processes > 1:
+        return report_in_processes([*argv, '--processes', '1'], a.out, find_xrays(a.images), a.processes)
+    with contextlib.redirect_stdout(sys.stderr):
+        model = load_model(a.lora_repo, a.base, a.precision, a.device)
+        if not a.out: files = find_xrays(a.images)
+        else: return _kept(model, a)
+    return report_files(model, files, a.indication, a.max_new_tokens, a.json, a.batch_size)
+
+def _kept(model, a):
+    "Reports into a file, with a line of progress every half minute"
+    start, shard = time.time(), tuple(map(int, (a.shard or '0/1').split('/')))
+    last = [start]
+    def tell(done, total):
+        if done < total and time.time() - last[0] < 30: return
+        last[0] = time.time()
+        say(f'report: {done} of {total} X-rays, {done/(last[0] - start):.1f} per second' + (f' (process {shard[0]})' if a.shard else ''))
+    return report_folder(model, a.images, a.out, a.indication, a.batch_size, a.max_new_tokens, shard, tell)
+
+# %% ../nbs/11_model.ipynb #e20c5ef9
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # 0; a failure leaves through `SystemExit`
     "Command line: report X-rays"
-    import contextlib, sys
+    argv = sys.argv[1:] if argv is None else list(argv)
     a = _args(argv)
-    try:
-        with contextlib.redirect_stdout(sys.stderr): model = load_model(a.lora_repo, a.base, a.precision, a.device)
-        if report_files(model, a.images, a.indication, a.max_new_tokens, a.json): raise SystemExit(2)
-    except CXRError as e:
-        print(f'error: {e}', file=sys.stderr, flush=True)
-        raise SystemExit(2) from None
+    def leave(msg, code):
+        print(msg, file=sys.stderr, flush=True)
+        raise SystemExit(code)
+    try: bad = _run(a, argv)
+    except CXRError as e: leave(f'error: {e}', 2)
+    except BrokenPipeError: # the reader of a pipe has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except KeyboardInterrupt: leave('stopped; with --out the same command goes on from here', 130)
+    for o in bad if not a.shard else []: print(f'error: {o["image"]}: {o["reason"]}' if o['image'] not in o['reason'] else f'error: {o["reason"]}', file=sys.stderr)
+    if bad and not a.shard: leave(f'{len(bad)} of {len(find_xrays(a.images))} X-rays could not be reported' + (f': see {rejects_of(a.out)}' if a.out else ''), 2)
     return 0
