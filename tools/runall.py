@@ -81,7 +81,7 @@ def make_kaggle(top, wheel, layout):
     to = top/'kaggle/input'/WHEELS[layout]
     to.mkdir(parents=True)
     shutil.copy2(wheel, to)
-    make_image(top/'image')
+    make_image(top/'image/site-packages')   # dill tells a library by such a folder
 
 def make_wheel(to):
     "This package as a wheel, built without network"
@@ -94,7 +94,7 @@ def make_wheel(to):
 
 def make_image(image):
     "Everything installed here but this package, as links: what Kaggle's image is to the notebooks"
-    image.mkdir()
+    image.mkdir(parents=True)
     for o in [o for site in sys.path if site.endswith('-packages') and Path(site).is_dir() for o in Path(site).iterdir()]:
         ours = re.match(r'cxr_llava|__editable__.*cxr_llava|.*\.(pth|egg-link)$', o.name)
         if not ours and not (image/o.name).exists(): (image/o.name).symlink_to(o)
@@ -104,7 +104,7 @@ def fresh(top):
     shutil.rmtree(top/'venv', ignore_errors=True)
     venv.EnvBuilder(symlinks=True).create(top/'venv')
     site = next((top/'venv/lib').glob('python*/site-packages'))
-    (site/'image.pth').write_text(f'{top/"image"}\n')
+    (site/'image.pth').write_text(f'{top/"image/site-packages"}\n')
     return top/'venv/bin/python'
 
 def make_kernels(top, layouts):
