@@ -8,7 +8,7 @@ __all__ = ['CHAIN', 'NEED', 'WHEELS', 'KaggleConfig', 'chosen', 'owner', 'slug',
            'wait_for', 'pull_output', 'run_kaggle', 'main']
 
 # %% ../nbs/51_push.ipynb #a8620c3e
-import json, os, re, shutil, subprocess, sys, time
+import json, os, re, shutil, subprocess, sys, tempfile, time
 from dataclasses import dataclass
 from pathlib import Path
 from .stages import CXRError, Config, read_json, run_cli, say, write_atomic, write_json
@@ -196,7 +196,9 @@ def build_wheels(
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir(parents=True)
     if not (here/'setup.py').is_file(): raise CXRError(f'{here} has no setup.py: run this in a clone of the repository.')
-    _pip('wheel', '--no-deps', '-w', str(to), str(here))
+    with tempfile.TemporaryDirectory() as d: # a copy: what an older build left in the clone must not get in
+        src = shutil.copytree(here, Path(d)/'src', ignore=shutil.ignore_patterns('.*', 'build', 'dist', 'runs', 'nbs', 'tests', '*.egg-info', '__pycache__'))
+        _pip('wheel', '--no-deps', '-w', str(to), str(src))
     platforms = [f'--platform=manylinux_2_{o}_x86_64' for o in (28, 24, 17)] + ['--platform=any']
     _pip('download', '--no-deps', '--only-binary=:all:', f'--python-version={python}', *platforms, '-d', str(to), *NEED)
     write_json(to/'dataset-metadata.json', wheels_metadata(cfg))
