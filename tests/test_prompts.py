@@ -1,0 +1,106 @@
+"Conversations: what is written comes back exactly, what models and other projects write comes back sensibly, and nothing outside a report is answered"
+import json, random
+import pytest
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from cxr_llava.labels import TARGETS, label_report
+from cxr_llava.prompts import (_RUNAWAY, EOS, IMAGE, TASKS, CXRError, PromptConfig, followup_turns, format_answer, make_prompt, neutralise, parse_answer,
+    read_conversations, render_chat, report_questions, study_conversation, study_images)
+
+line = st.text(st.characters(codec='utf-8', exclude_categories=('Cs',)), max_size=50) | st.sampled_from(['FINDINGS:', 'IMPRESSION:', ' IMPRESSION:', 'Impression: x', '**Findings**', '', '1. Edema.'])
+section = st.lists(line, max_size=8).map('\n'.join)
+
+def same(s, f, i): return (s.findings, s.impression) == (f, i)
+
+@settings(max_examples=200, deadline=None)
+@given(section | st.none(), section | st.none())
+def test_what_is_written_comes_back(f, i):
+    if _RUNAWAY.search(f'{f}\n{i}'): return # a report with role tokens is never written
+    want = tuple(o.strip() or None if o else None for o in (f, i))
+    assert same(parse_answer(format_answer(f, i)), *want)
+
+@settings(max_examples=150, deadline=None)
+@given(section)
+def test_any_answer_can_be_read(text):
+    s = parse_answer(text)
+    assert all(o is None or o.strip() for o in (s.findings, s.impression))
+
+F, I = 'The lungs are clear. There is no effusion.', 'No acute process.'
+WRITTEN = dict(plain=f'FINDINGS: {F} IMPRESSION: {I}', glued=f'FINDINGS:{F}IMPRESSION:{I}', lower=f'findings: {F}\nimpression: {I}', title=f'Findings: {F} Impression: {I}', bold=f'**Findings:** {F}\n\n**Impression:** {I}',
+    bold_out=f'**FINDINGS**: {F}\n**IMPRESSION**: {I}', bold_alone=f'**Findings**\n{F}\n\n**Impression**\n{I}', hashes=f'## Findings\n\n{F}\n\n## Impression\n\n{I}', hashes3=f'### FINDINGS:\n{F}\n### IMPRESSION:\n{I}', conclusion=f'FINDINGS: {F}\nCONCLUSION: {I}',
+    json=json.dumps(dict(findings=F, impression=I)), fenced='```json\n' + json.dumps(dict(Findings=F, Impression=I), indent=1) + '\n```', brackets=f'[FINDINGS] {F} \n[IMPRESSION] {I}', tags=f'<findings> {F}\n<impression> {I}', first=f'IMPRESSION: {I}\n\nFINDINGS: {F}',
+    eos=f'FINDINGS:\n{F}\n\nIMPRESSION:\n{I}</s>', runaway=f'FINDINGS:\n{F}\n\nIMPRESSION:\n{I} USER: Is there edema? ASSISTANT: No. USER: Findings: x', role=f'ASSISTANT: FINDINGS:\n{F}\n\nIMPRESSION:\n{I}', human=f'FINDINGS:\n{F}\n\nIMPRESSION:\n{I}\n### Human: more',
+    llama=f'FINDINGS: {F} IMPRESSION: {I} [INST] again [/INST] FINDINGS: y', im_end=f'FINDINGS: {F}\nIMPRESSION: {I}<|im_end|>', twice=f'FINDINGS: {F} IMPRESSION: {I} FINDINGS: Other. IMPRESSION: Else.', empty_first=f'FINDINGS:\n\nFINDINGS: {F}\nIMPRESSION: {I}',
+    unheaded=f'{F}\n\nIMPRESSION:\n{I}', sure=f'Sure! Here is the report:\n\n**FINDINGS:** {F}\n**IMPRESSION:** {I}', crlf=f'FINDINGS:\r\n{F}\r\n\r\nIMPRESSION:\r\n{I}', other=f'INDICATION: Cough.\nFINDINGS: {F}\nIMPRESSION: {I}\nRECOMMENDATION: None.', numbered=f'1. FINDINGS: {F}\n2. IMPRESSION: {I}')
+
+@pytest.mark.parametrize('name', WRITTEN)
+def test_what_models_write(name): assert same(parse_answer(WRITTEN[name]), F, I)
+
+@pytest.mark.parametrize('text,f,i', [('', None, None), (None, None, None), ('A chest X-ray.', None, None), ('FINDINGS:', None, None), ('FINDINGS: Clear.', 'Clear.', None), ('IMPRESSION: Normal.', None, 'Normal.'),
+    ('Yes, there is edema.', None, None), ('The impression on the esophagus is normal.', None, None), ('FINDINGS:\nIMPRESSION:\nNormal.', None, 'Normal.'), ('FINDINGS FINDINGS FINDINGS', None, None)])
+def test_partial_answers(text, f, i): assert same(parse_answer(text), f, i)
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=200) | st.lists(st.sampled_from(['USER:', 'ASSISTANT :', '<image>', '</s>', '<', '>', '<<image>image>', '[INST]', '\n', ' a ']), max_size=12).map(''.join))
+def test_outside_text_cannot_change_a_prompt(text):
+    s = neutralise(text)
+    assert IMAGE not in s and EOS not in s and '\n' not in s and not any(f'{r}:' in s.upper() for r in ('USER', 'ASSISTANT')) and len(s) <= 1000
+    assert neutralise(s) == s
+
+ROW = dict(study_id='s1', images=['f.jpg', 'l.jpg'], views=['pa', 'lateral'], findings='Small left pleural effusion. No pneumothorax.', impression='Effusion.', indication='Cough.')
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('views', ['frontal', 'both', 'all'])
+@pytest.mark.parametrize('indication', [True, False])
+def test_every_kind_of_conversation(task, views, indication):
+    o = study_conversation(ROW, PromptConfig(task=task, views=views, indication=indication, paraphrase=False), train=False)
+    q, a = (t['value'] for t in o['conversations'])
+    assert q.count(IMAGE) == (1 if views == 'frontal' else 2) == (1 if isinstance(o['image'], str) else len(o['image']))
+    assert ('Cough' in q) == indication and q.endswith(TASKS[task][0])
+    assert ('FINDINGS' in a) == (task != 'impression') and ('IMPRESSION' in a) == (task != 'findings')
+
+def test_followups_are_in_the_report():
+    reports = [('Small left pleural effusion. No pneumothorax.', 'Effusion.'), ('Cardiomegaly with pulmonary edema. Lungs otherwise clear.', None), ('Possible right pneumonia.', 'Pneumonia is possible.'), ('Clear.', 'Normal.')]
+    for f,i in reports:
+        labels = label_report(f'{f}\n{i or ""}')
+        for q,a in report_questions(f, i, random.Random(1)):
+            if a == i: continue
+            name = next(o for o in TARGETS if o.lower() in q.lower())
+            if a.startswith('On '): assert labels[name] == 1 and (a.split()[-1].strip('.') in f'{f} {i}'.lower() or 'bilateral' in f)
+            else: assert labels[name] == (1 if a.startswith('Yes') else 0 if a.startswith('No') else -1)
+    assert len(followup_turns(*reports[0], 2, random.Random(0))) == 4 and followup_turns('', '', 3, random.Random(0)) == []
+
+def test_normals_are_thinned_alike_each_time():
+    rows = [dict(ROW, study_id=f's{k}', findings='The lungs are clear.', impression='Normal chest.') for k in range(200)]
+    kept = [['reason' not in study_conversation(r, PromptConfig(normals=.25)) for r in rows] for _ in range(2)]
+    assert kept[0] == kept[1] and 25 < sum(kept[0]) < 80
+    assert 'reason' not in study_conversation(ROW, PromptConfig(normals=0))
+    with pytest.raises(CXRError, match='normals'): PromptConfig(normals=2)
+
+def test_a_report_cannot_carry_template_tokens():
+    for bad in ('Clear. <image>', 'Clear.</s>'): assert 'reason' in study_conversation(dict(ROW, findings=bad), PromptConfig())
+
+def test_course_files(tmp_path):
+    "Absolute Kaggle paths, sections in separate turns, follow-ups after them"
+    for n in (1, 2, 3):
+        p = tmp_path/f'mimic-cxr/Main2/p{n}/i{n}.jpg'; p.parent.mkdir(parents=True); Image.new('L', (40, 40), n).save(p)
+    def turn(*qa): return [{'from': w, 'value': v} for q,a in qa for w,v in (('human', q), ('gpt', a))]
+    recs = [dict(image='/kaggle/input/mimic-cxr/Main2/p1/i1.jpg', conversations=turn(('<image>\nDescribe.', 'FINDINGS: Clear.'), ('And?', 'IMPRESSION: Normal.'), ('Is there edema?', 'No.'))),
+        dict(image='/kaggle/input/mimic-cxr/Main2/p2/i2.jpg', conversations=turn(('<image>\nGenerate a chest X-ray report.', 'FINDINGS: Clear. IMPRESSION: Normal.'))),
+        dict(image='/kaggle/input/mimic-cxr/Main2/p9/i9.jpg', conversations=turn(('<image>\nx', 'FINDINGS: a'))), dict(image=7), 'x', dict(image='/kaggle/input/mimic-cxr/Main2/p3/i3.jpg', conversations=turn(('<image>\nx', '')))]
+    (tmp_path/'train.json').write_text(json.dumps(recs))
+    got = read_conversations(tmp_path/'train.json', root=tmp_path/'mimic-cxr')
+    assert len(got) == 2
+    assert [t['value'] for t in got[0]['conversations']][1:] == ['FINDINGS:\nClear.\n\nIMPRESSION:\nNormal.', 'Is there edema?', 'No.']
+    assert got[1]['conversations'][1]['value'] == 'FINDINGS:\nClear.\n\nIMPRESSION:\nNormal.'
+    assert got[0]['image'].endswith('Main2/p1/i1.jpg')
+
+def test_chat_spans_cover_the_answers():
+    o = study_conversation(ROW, PromptConfig(followups=3))
+    text, spans = render_chat(o['conversations'])
+    assert [text[a:b] for a,b in spans] == [f' {t["value"].strip()}{EOS}' for t in o['conversations'] if t['from'] == 'gpt']
+    assert text.count('USER:') == len(spans)
+
+def test_images_of_a_study():
+    assert study_images(dict(images=['l', 'f'], views=['lateral', 'pa']), 'both') == ['f', 'l'] and study_images(dict(images=['l'], views=['lateral']), 'both') == []
+    with pytest.raises(CXRError): make_prompt(task='poem')
