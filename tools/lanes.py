@@ -11,8 +11,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT/'tools/kaggle-pins.txt'
 CPU = 'https://download.pytorch.org/whl/cpu'
-TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'hypothesis'] # beside the image: what builds and tests
+TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'pytest-xdist', 'hypothesis'] # beside the image: what builds and tests
 MAY_ADD = {'evaluate'} # beside this package and what the install cell asks for; the notebooks do without it
+
+TESTS = [f'tests/test_{o}.py' for o in ('finetune', 'finetune_inside', 'plan', 'checkpoints', 'kaggle', 'import')]
+SHORT = 'not killed and not full_disk and not second_training'
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
 
@@ -79,7 +82,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('lane', choices=['kaggle', 'newest'])
     p.add_argument('--venv', type=Path, help='where to make the environment; a temporary folder when not given')
-    p.add_argument('--tests', nargs='*', default=['tests/test_finetune.py', 'tests/test_kaggle.py', 'tests/test_import.py'], help='files for pytest')
+    p.add_argument('--full', action='store_true', help='also the long tests: kills, full disks, every page of the rehearsal')
     args, t = p.parse_args(), time.time()
     tmp = Path(tempfile.mkdtemp(prefix='cxr-lane-'))
     lane = Lane(args.venv or tmp/'venv')
@@ -95,7 +98,9 @@ def main():
     after = freeze(lane)
     moved = {k for k,v in have.items() if after.get(k) != v}
     print(f'the install cell moved: {", ".join(sorted(moved)) or "nothing"}; ready after {time.time() - t:.0f} s', flush=True)
-    steps = [('tests', ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', *args.tests]), ('rehearsal', ['tools/runall.py', '40_demo', '--layout', 'new'])]
+    tests = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-n', '2', *TESTS, *([] if args.full else ['-k', SHORT])]
+    pages = ['tools/runall.py', *([] if args.full else ['40_demo', '--layout', 'new'])]
+    steps = [('tests', tests), ('rehearsal', pages)]
     failed = [name for name,cmd in steps if lane.run(*cmd, check=False, cwd=ROOT).returncode]
     if bad or moved: failed.insert(0, 'versions')
     print(f'{3 - len(failed)} passed, {len(failed)} failed in {time.time() - t:.0f} s (lane {args.lane}: versions, tests, rehearsal)' + (f': {", ".join(failed)}' if failed else ''))
