@@ -7,7 +7,7 @@ __all__ = ['VOILA_PAGE', 'looks_credentialed', 'DemoConfig', 'web_panel', 'demo_
            'voila_command', 'serve_voila', 'web_read', 'web_fields', 'writing', 'web_choose', 'web_generate', 'web_ask',
            'web_edit', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio', 'serve', 'main']
 
-# %% ../nbs/44_web.ipynb #a9974af4
+# %% ../nbs/44_web.ipynb #39cf32aa
 import contextlib, inspect, io, json, os, queue, re, secrets, signal, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +22,7 @@ from .film import compare_html, film_html
 from .exports import download_links
 from .demo import ONE, Case, ReportPanel, demo_model, sentence_of, sure_words
 
-# %% ../nbs/44_web.ipynb #815602c1
+# %% ../nbs/44_web.ipynb #a65ae56a
 _MIMIC = re.compile(r'mimic|(?:^|[/\\])p1\d([/\\]p1\d{7})?([/\\]|$)|\b[0-9a-f]{8}(?:-[0-9a-f]{8}){4}\b', re.I)
 
 def looks_credentialed(
@@ -37,7 +37,7 @@ def looks_credentialed(
             if m.is_file() and 'mimic' in set(pd.read_parquet(m, columns=['source']).source): return 'the manifest of its run'
     return ''
 
-# %% ../nbs/44_web.ipynb #0ad0d963
+# %% ../nbs/44_web.ipynb #7b9a3a68
 @dataclass
 class DemoConfig(Config):
     "Serve the panel as a web page on this computer, or share it with a link"
@@ -80,7 +80,7 @@ def one_cell(
     spec = dict(name='python3', display_name='Python 3', language='python')
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec, title='Chest X-ray report'), cells=[cell])
 
-# %% ../nbs/44_web.ipynb #c889f734
+# %% ../nbs/44_web.ipynb #7abc7fc4
 VOILA_PAGE = """{% extends 'lab/index.html.j2' %}
 {% block notebook_css %}{{ super() | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/all.min.css', 'data:text/css,')
   | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/v4-shims.min.css', 'data:text/css,') }}
@@ -120,7 +120,7 @@ def serve_voila(
         done = subprocess.run(voila_command(nb, cfg.port, cfg.upload_mb, cfg.browser), env=voila_env(d))
     if done.returncode: raise CXRError(f'Voila ended with code {done.returncode}: read its message above; another --port may help.')
 
-# %% ../nbs/44_web.ipynb #682668e3
+# %% ../nbs/44_web.ipynb #08fa52a6
 _STOPS = {} # Session -> the flag that stops its text
 
 def web_read(
@@ -154,7 +154,7 @@ def web_fields(
     return dict(case=case, film=case.film(low, high, invert), status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,
         log=log_html(case.turns), reference=case.reference, compared=''.join(compare_html(o, text, (a, b)) for o,a,b in others if rec and o))
 
-# %% ../nbs/44_web.ipynb #4f2e961d
+# %% ../nbs/44_web.ipynb #27f0129a
 def writing(
     model, # `CXRModel`
     make, # Gives a generator of text, such as `CXRModel.stream`
@@ -178,7 +178,7 @@ def writing(
         if not isinstance(o, str): return
         time.sleep(every)
 
-# %% ../nbs/44_web.ipynb #0f3d8514
+# %% ../nbs/44_web.ipynb #252b8cac
 def web_choose(
     src, # Uploaded paths, or the name of an example
     shared:bool=False, # There is a public link
@@ -212,7 +212,7 @@ def web_generate(
         yield web_fields(case, 'Ready. Read it critically.' if text.stopped else 'The text ended before its end.', 'done')
     except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
 
-# %% ../nbs/44_web.ipynb #099b0b5e
+# %% ../nbs/44_web.ipynb #f0ef3d08
 def web_ask(
     model, # `CXRModel`
     case:Case, # Study of the visitor
@@ -241,7 +241,7 @@ def web_edit(
     case.findings, case.impression, case.reference = findings, impression, reference
     return {k: v for k,v in web_fields(case).items() if k in ('case', 'result', 'compared')}
 
-# %% ../nbs/44_web.ipynb #44750530
+# %% ../nbs/44_web.ipynb #671b0860
 def _layout(gr, model):
     "The fields of the page, by name"
     f = dict(case=gr.State(None))
@@ -286,11 +286,11 @@ def _connect(f, model, shared):
     f.go.click(generate, [f.case, f.indication], **kw), f.base.click(base, [f.case, f.indication], **kw)
     for o in (f.ask.click, f.question.submit): o(ask, [f.case, f.question], **kw)
     f.stop.click(halt, None, None, queue=False, **closed)
-    for o in (f.findings, f.impression, f.reference): o.input(lambda *a: updates(web_edit(*a)), [f.case, f.findings, f.impression, f.reference], **kw)
-    for o in (f.low, f.high, f.invert): o.change(look, [f.case, f.low, f.high, f.invert], f.film, show_progress='hidden', **closed)
+    for o in (f.findings, f.impression, f.reference): o.input(lambda *a: updates(web_edit(*a)), [f.case, f.findings, f.impression, f.reference], trigger_mode='always_last', **kw)
+    for o in (f.low, f.high, f.invert): o.change(look, [f.case, f.low, f.high, f.invert], f.film, show_progress='hidden', trigger_mode='always_last', **closed)
     return f
 
-# %% ../nbs/44_web.ipynb #070dc3bf
+# %% ../nbs/44_web.ipynb #f48d488b
 _LOOKS = """.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318;max-width:1240px!important}footer{display:none!important}
 .gradio-container .cxr-film img{margin:0}.gradio-container .cxr-film figcaption,.gradio-container .cxr-film figcaption *,.gradio-container .cxr-film p{color:#b9c2c7!important}.gradio-container .cxr-film p b{color:#fff!important}
 .gradio-container label>span,.gradio-container .block span[data-testid=block-info]{font-size:12.5px;font-weight:600;color:var(--soft)}"""
@@ -328,7 +328,7 @@ def launch_options(
     return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share, auth=('cxr', password), allowed_paths=[], show_error=False,
         max_file_size=f'{cfg.upload_mb}mb', inbrowser=cfg.browser, quiet=True, ssr_mode=False, prevent_thread_lock=True)
 
-# %% ../nbs/44_web.ipynb #e7316d52
+# %% ../nbs/44_web.ipynb #1219f627
 def check_share(
     cfg:DemoConfig, # Settings
 ):
@@ -355,7 +355,7 @@ def serve_gradio(
         try: app.block_thread()
         finally: app.close()
 
-# %% ../nbs/44_web.ipynb #494f108d
+# %% ../nbs/44_web.ipynb #248320b2
 def serve(
     cfg:DemoConfig, # Settings
 ):
