@@ -163,7 +163,7 @@ def step_into(
     if top is not None and not to.is_relative_to(Path(top).resolve()): raise CXRError(f'{Path(name).name} lies outside the folder shown here.')
     return to
 
-# %% ../nbs/41_panel.ipynb #23f54750
+# %% ../nbs/41_panel.ipynb #c834f584
 @lru_cache(4)
 def _manifest(path, when):
     "Image -> report, of a manifest as it was at `when`"
@@ -271,17 +271,16 @@ def so_far(
     if s.findings is None and s.impression is None: return ('' if 'FINDINGS:'.startswith(text.strip()) else text.strip()), ''
     return s.findings or '', s.impression or ''
 
-# %% ../nbs/41_panel.ipynb #8745ecb9
+# %% ../nbs/41_panel.ipynb #8aa38a20
 def doubts_html(
-    sentences, # (sentence, words for how sure) pairs, as `sure_words` gives them
-    sure:tuple=('confident',), # Words that need no mention
+    sentences, # (sentence, words for how sure) pairs
+    sure:tuple=('confident', 'not rated'), # Words that are only counted
 )->str: # HTML
-    "What the model was less sure about"
+    "What the model is less sure about"
     if not sentences: return ''
-    less = [(t, w) for t,w in sentences if w not in sure]
-    rest = len(sentences) - len(less)
-    head = f'The model was {esc(sure[0])} of its words in {"all" if not less else rest} of {len(sentences)} sentences' + (', less so in:' if less else '.')
-    return f'<div class="cxr-doubts"><div class="cxr-soft">{head}</div>' + ''.join(
+    less, counts = [(t, w) for t,w in sentences if w not in sure], [(w, sum(v == w for _,v in sentences)) for w in sure]
+    head = ', '.join(f'{n} of {len(sentences)} sentences {w}' for w,n in counts if n) or f'{len(sentences)} sentences'
+    return f'<div class="cxr-doubts"><div class="cxr-soft">{esc(head)}{"; less so" if less else ""}. Sure is not the same as right.</div>' + ''.join(
         f'<div class="cxr-doubt"><b>{esc(w)}</b><span>{esc(t)}</span></div>' for t,w in less) + '</div>'
 
 # %% ../nbs/41_panel.ipynb #2a5ecae4

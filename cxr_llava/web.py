@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['VOILA_PAGE', 'looks_credentialed', 'DemoConfig', 'web_panel', 'demo_notebook', 'one_cell', 'voila_env',
-           'voila_command', 'serve_voila', 'web_read', 'web_fields', 'writing', 'web_choose', 'web_generate', 'web_ask',
-           'web_edit', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio', 'serve', 'main']
+           'voila_command', 'serve_voila', 'web_read', 'sweep', 'web_fields', 'writing', 'web_choose', 'web_generate',
+           'web_ask', 'web_edit', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio', 'serve', 'main']
 
-# %% ../nbs/44_web.ipynb #39cf32aa
+# %% ../nbs/44_web.ipynb #21b1bb26
 import contextlib, inspect, io, json, os, queue, re, secrets, signal, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,9 +20,9 @@ from .model import adapter_folder, read_adapter
 from .panel import CSS, EXAMPLES, NOTICE, PANEL_CSS, doubts_html, example_study, findings_chips, head_html, list_folder, log_html, so_far, start_folder, status_html
 from .film import compare_html, film_html
 from .exports import download_links
-from .demo import ONE, Case, ReportPanel, demo_model, sentence_of, sure_words
+from .demo import ONE, Case, ReportPanel, demo_model, sentence_of
 
-# %% ../nbs/44_web.ipynb #a65ae56a
+# %% ../nbs/44_web.ipynb #b33e8b34
 _MIMIC = re.compile(r'mimic|(?:^|[/\\])p1\d([/\\]p1\d{7})?([/\\]|$)|\b[0-9a-f]{8}(?:-[0-9a-f]{8}){4}\b', re.I)
 
 def looks_credentialed(
@@ -37,7 +37,7 @@ def looks_credentialed(
             if m.is_file() and 'mimic' in set(pd.read_parquet(m, columns=['source']).source): return 'the manifest of its run'
     return ''
 
-# %% ../nbs/44_web.ipynb #7b9a3a68
+# %% ../nbs/44_web.ipynb #5a25fa8d
 @dataclass
 class DemoConfig(Config):
     "Serve the panel as a web page on this computer, or share it with a link"
@@ -80,7 +80,7 @@ def one_cell(
     spec = dict(name='python3', display_name='Python 3', language='python')
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec, title='Chest X-ray report'), cells=[cell])
 
-# %% ../nbs/44_web.ipynb #7abc7fc4
+# %% ../nbs/44_web.ipynb #fc4dda2c
 VOILA_PAGE = """{% extends 'lab/index.html.j2' %}
 {% block notebook_css %}{{ super() | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/all.min.css', 'data:text/css,')
   | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/v4-shims.min.css', 'data:text/css,') }}
@@ -120,7 +120,7 @@ def serve_voila(
         done = subprocess.run(voila_command(nb, cfg.port, cfg.upload_mb, cfg.browser), env=voila_env(d))
     if done.returncode: raise CXRError(f'Voila ended with code {done.returncode}: read its message above; another --port may help.')
 
-# %% ../nbs/44_web.ipynb #08fa52a6
+# %% ../nbs/44_web.ipynb #571b6dc5
 _STOPS = {} # Session -> the flag that stops its text
 
 def web_read(
@@ -136,6 +136,15 @@ def web_read(
         return Case([read_xray(o) for o in paths], [o.name for o in paths])
     finally:
         for o in paths: o.unlink(missing_ok=True)
+        sweep(os.environ.get('GRADIO_TEMP_DIR'))
+
+def sweep(
+    folder, # Where Gradio keeps uploads; nothing to do without one
+    seconds:float=60, # Files younger than that may still be on their way
+):
+    "Delete what Gradio left of uploads"
+    for o in Path(folder).rglob('*') if folder else ():
+        if o.is_file() and time.time() - o.stat().st_mtime > seconds: o.unlink(missing_ok=True)
 
 def web_fields(
     case:Case, # Study of the visitor, or `None`
@@ -148,13 +157,12 @@ def web_fields(
     "All that follows from a study"
     if case is None: return dict(case=None, film=film_html(), status=status_html(msg, kind))
     rec, text = case.record(), f'{case.findings}\n\n{case.impression}'.strip()
-    doubts = doubts_html(sure_words(case.report)) if rec and not rec['edited'] else ''
-    result = f'<div class="cxr-result">{findings_chips(rec["labels"])}{doubts}{download_links(rec, [XRay(o) for o in case.small])}</div>' if rec else ''
+    result = f'<div class="cxr-result">{findings_chips(rec["labels"])}{doubts_html(case.sure)}{download_links(rec, [XRay(o) for o in case.small])}</div>' if rec else ''
     others = [(case.reference.strip(), 'Reference', 'Generated'), (case.base.text if case.base else '', 'Untuned base', 'This model')]
     return dict(case=case, film=case.film(low, high, invert), status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,
         log=log_html(case.turns), reference=case.reference, compared=''.join(compare_html(o, text, (a, b)) for o,a,b in others if rec and o))
 
-# %% ../nbs/44_web.ipynb #27f0129a
+# %% ../nbs/44_web.ipynb #0409ad37
 def writing(
     model, # `CXRModel`
     make, # Gives a generator of text, such as `CXRModel.stream`
@@ -178,7 +186,7 @@ def writing(
         if not isinstance(o, str): return
         time.sleep(every)
 
-# %% ../nbs/44_web.ipynb #252b8cac
+# %% ../nbs/44_web.ipynb #78386f3b
 def web_choose(
     src, # Uploaded paths, or the name of an example
     shared:bool=False, # There is a public link
@@ -212,7 +220,7 @@ def web_generate(
         yield web_fields(case, 'Ready. Read it critically.' if text.stopped else 'The text ended before its end.', 'done')
     except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
 
-# %% ../nbs/44_web.ipynb #f0ef3d08
+# %% ../nbs/44_web.ipynb #a7eb3287
 def web_ask(
     model, # `CXRModel`
     case:Case, # Study of the visitor
@@ -241,7 +249,7 @@ def web_edit(
     case.findings, case.impression, case.reference = findings, impression, reference
     return {k: v for k,v in web_fields(case).items() if k in ('case', 'result', 'compared')}
 
-# %% ../nbs/44_web.ipynb #671b0860
+# %% ../nbs/44_web.ipynb #f5ec3e72
 def _layout(gr, model):
     "The fields of the page, by name"
     f = dict(case=gr.State(None))
@@ -286,11 +294,13 @@ def _connect(f, model, shared):
     f.go.click(generate, [f.case, f.indication], **kw), f.base.click(base, [f.case, f.indication], **kw)
     for o in (f.ask.click, f.question.submit): o(ask, [f.case, f.question], **kw)
     f.stop.click(halt, None, None, queue=False, **closed)
-    for o in (f.findings, f.impression, f.reference): o.input(lambda *a: updates(web_edit(*a)), [f.case, f.findings, f.impression, f.reference], trigger_mode='always_last', **kw)
+    typed = [f.case, f.findings, f.impression, f.reference]
+    for o in (f.findings, f.impression, f.reference): # `input` misses what is pasted right after an update
+        for event in (o.input, o.blur): event(lambda *a: updates(web_edit(*a)), typed, trigger_mode='always_last', **kw)
     for o in (f.low, f.high, f.invert): o.change(look, [f.case, f.low, f.high, f.invert], f.film, show_progress='hidden', trigger_mode='always_last', **closed)
     return f
 
-# %% ../nbs/44_web.ipynb #f48d488b
+# %% ../nbs/44_web.ipynb #2b8975e9
 _LOOKS = """.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318;max-width:1240px!important}footer{display:none!important}
 .gradio-container .cxr-film img{margin:0}.gradio-container .cxr-film figcaption,.gradio-container .cxr-film figcaption *,.gradio-container .cxr-film p{color:#b9c2c7!important}.gradio-container .cxr-film p b{color:#fff!important}
 .gradio-container label>span,.gradio-container .block span[data-testid=block-info]{font-size:12.5px;font-weight:600;color:var(--soft)}"""
@@ -328,7 +338,7 @@ def launch_options(
     return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share, auth=('cxr', password), allowed_paths=[], show_error=False,
         max_file_size=f'{cfg.upload_mb}mb', inbrowser=cfg.browser, quiet=True, ssr_mode=False, prevent_thread_lock=True)
 
-# %% ../nbs/44_web.ipynb #1219f627
+# %% ../nbs/44_web.ipynb #bc3cb0c7
 def check_share(
     cfg:DemoConfig, # Settings
 ):
@@ -355,7 +365,7 @@ def serve_gradio(
         try: app.block_thread()
         finally: app.close()
 
-# %% ../nbs/44_web.ipynb #248320b2
+# %% ../nbs/44_web.ipynb #ef0f3154
 def serve(
     cfg:DemoConfig, # Settings
 ):

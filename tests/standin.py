@@ -1,5 +1,6 @@
 "A stand-in for the model: it writes known words at a known pace, so that the panel is tested without weights"
 import re, time
+from types import SimpleNamespace
 import numpy as np
 from cxr_llava.model import Report
 
@@ -22,7 +23,7 @@ class Standin:
                 time.sleep(self.delay)
                 done.append(word)
                 yield word
-            self.last = Report(''.join(done).strip(), ''.join(done) == text, q, dict(self.info, adapter='/somewhere/adapter'), [(o, -2. if 'left' in o else -.01) for o in done])
+            self.last = Report(''.join(done).strip(), ''.join(done) == text, q, dict(self.info, adapter='/somewhere/adapter'))
         finally: self.busy = 0
     def stream(self, src, indication=None, max_new_tokens=None, stop=None, tuned=True):
         self.limit = max_new_tokens
@@ -30,6 +31,8 @@ class Standin:
     def chat(self, src, question, history=(), max_new_tokens=None, stop=None): return self._write(f'{len(history)} turns before {question}', question, stop)
     def generate_report(self, src): return Report(self.text, provenance=self.info)
     def ask(self, src, question): return 'Yes.'
+    def certainty(self, src, report, n=8, seed=0, stop=None):
+        return [SimpleNamespace(text=o, words='unsure' if 'left' in o else 'confident') for o in report.sentences]
     def relevance(self, src, report, sentence=0):
         heat = np.zeros((8, 8))
         heat[5, 5 - sentence % 4] = 1

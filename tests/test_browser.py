@@ -312,6 +312,11 @@ def test_voila_overlay(voila):
     voila.get_by_label('EVIDENCE FOR').select_option(index=0)
     until(lambda: film(voila) == before, 10)
 
+def test_voila_doubts_in_words(voila):
+    press(voila, 'How sure is the model?')
+    expect(voila.locator('.cxr-doubts')).to_contain_text('unsure')
+    expect(voila.locator('.cxr-doubts')).to_contain_text('Sure is not the same as right')
+
 def test_voila_compare(voila):
     tab(voila, 'Compare')
     expect(voila.locator('.cxr-compare')).to_contain_text('Reference')
@@ -465,7 +470,7 @@ def test_gradio_refuses_a_bad_file_then_takes_a_good_one(gradio, place):
     gradio_upload(gradio, place/f'x/{EVIL}.png')
     expect(gradio.locator('.cxr-film figcaption')).to_contain_text('onerror')
     assert safe(gradio)
-    until(lambda: [o for o in (place/'gradio').rglob('*') if o.is_file()] == [], 10)
+    until(lambda: [o for o in (place/'gradio').rglob('*.png')] == [], 10)
 
 def test_gradio_streams_and_stops(gradio):
     example(gradio)
@@ -479,7 +484,8 @@ def test_gradio_streams_and_stops(gradio):
     assert EVIL in box.input_value() and safe(gradio)
 
 def test_gradio_edit_and_downloads(gradio):
-    gradio.get_by_label('Impression').fill('From Gradio.')
+    gradio.get_by_label('Impression').press('Control+A')
+    gradio.get_by_label('Impression').press_sequentially('From Gradio.', delay=30)
     expect(gradio.locator('.cxr-edited')).to_be_visible()
     until(lambda: b'From Gradio.' in save(gradio, 'Text')[1], 10)
     got = {k: save(gradio, k)[1] for k in ('JSON', 'PDF', 'DICOM SR')}

@@ -256,16 +256,16 @@ def test_double_click_and_close(folder):
     assert p.wait(5) and p.model.busy == 0
 
 def test_limit_and_doubts(panel):
-    pytest.importorskip('cxr_llava.evidence')
     panel.w.limit.value = 8
     panel.choose_example('Normal')
+    panel.w.rate.click()
+    assert 'no report yet' in panel.w.status.value
     panel.w.go.click(); panel.wait()
-    assert 'unsure' in panel.w.doubts.value and panel.model.limit == 8
-    panel.w.marks.value = False
-    assert panel.w.doubts.value == ''
-    panel.w.marks.value = True
-    panel.w.findings.value = 'Mine.'
-    assert panel.w.doubts.value == ''
+    assert panel.model.limit == 8 and panel.w.doubts.value == '' and panel.w.rate.layout.display == ''
+    panel.w.rate.click(); panel.wait()
+    assert 'unsure' in panel.w.doubts.value and 'There is a left pleural effusion' in panel.w.doubts.value and panel.w.rate.layout.display == 'none'
+    panel.w.go.click(); panel.wait()
+    assert panel.w.doubts.value == '' and panel.error is None or isinstance(panel.error, CXRError)
 
 def test_status_is_a_live_region(panel):
     assert 'role="status" aria-live="polite"' in panel.w.status.value and 'aria-live' not in panel.w.progress.value

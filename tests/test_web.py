@@ -1,9 +1,9 @@
 "The web pages' functions, without a browser"
-import json, threading, time
+import json, os, threading, time
 import pytest
 from cxr_llava.stages import CXRError
 from cxr_llava.phantom import phantom_xray
-from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, voila_command, voila_env, web_ask, web_choose, web_edit,
+from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, sweep, voila_command, voila_env, web_ask, web_choose, web_edit,
     web_generate, web_panel, web_read, writing)
 from standin import BASE, TEXT, Standin
 
@@ -39,6 +39,13 @@ def test_sharing_is_warned_about_and_refused_for_mimic(tmp_path, capsys):
     with pytest.raises(CXRError, match='forbids'): check_share(DemoConfig(share=True, folder=str(tmp_path/'x'), run='nowhere'))
     with pytest.raises(CXRError, match='MIMIC'): web_read([tmp_path/'x'/name], shared=True)
     assert not (tmp_path/'x'/name).exists()
+
+def test_uploads_are_swept(tmp_path):
+    for name,age in (('old', 100), ('new', 0)):
+        (tmp_path/name).write_bytes(b'x')
+        os.utime(tmp_path/name, (time.time() - age,)*2)
+    sweep(tmp_path), sweep(None)
+    assert [o.name for o in tmp_path.iterdir()] == ['new']
 
 def test_not_credentialed(tmp_path): assert not looks_credentialed(tmp_path, 'runs/adapter', '', None, 'owner/name', 'p1000')
 
