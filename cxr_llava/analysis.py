@@ -67,6 +67,7 @@ def score_system(
     ref_labels:pd.DataFrame, # Labels of their references
     weights:np.ndarray, # From `resample_weights`
     uncertain:str='negative', # How uncertain labels count
+    sections:bool=True, # Also score each section apart
 )->dict: # `clinical`, `text`, `health`, `policies`, `sections`; and `outcomes`, `pairs`, `labels` which are not saved
     "Everything measured about one system"
     labels = labels_of([o['text'] for o in rows])
@@ -74,7 +75,7 @@ def score_system(
     tables = {p: clinical_scores(ref_labels, labels, p) for p in POLICIES}
     policies = {p: dict(macro_f1=t.f1['macro 6'], micro_f1=t.f1['micro 6'], n=t.n['micro 6']) for p,t in tables.items()}
     return dict(n=len(rows), clinical=clinical_scores(ref_labels, labels, uncertain, weights), text=text, health=health(rows), policies=policies,
-        sections=section_scores(rows, weights, uncertain), labels=labels, outcomes=outcomes(ref_labels, labels, uncertain),
+        sections=section_scores(rows, weights, uncertain) if sections else {}, labels=labels, outcomes=outcomes(ref_labels, labels, uncertain),
         pairs=pairs)
 
 # %% ../nbs/34a_analysis.ipynb #6576089f

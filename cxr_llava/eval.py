@@ -377,7 +377,7 @@ def score_all(
     check_english([o['reference'] for o in rows[lead]])
     ref_labels = labels_of([o['reference'] for o in rows[lead]])
     weights = resample_weights(units, cfg.bootstrap, cfg.seed)
-    scored = {s: score_system(r, ref_labels, weights, cfg.uncertain) for s,r in rows.items()}
+    scored = {s: score_system(r, ref_labels, weights, cfg.uncertain, s not in (*PROBES, 'constant')) for s,r in rows.items()}
     swaps = swap_draws(units, cfg.bootstrap and max(1000, cfg.bootstrap), cfg.seed)
     diffs, labels = differences(scored, weights, swaps), scored[lead]['labels']
     gates = all_gates(scored, diffs, why)

@@ -49,8 +49,8 @@ def is_english(
     words = re.findall(r'[^\W\d_]+', text.lower())
     if not words: return None
     letters = ''.join(words)
-    if sum(not c.isascii() for c in letters) > .1*len(letters): return False
-    ours, theirs = (sum(w in s for w in words) for s in (_ENGLISH, _OTHERS))
+    if not letters.isascii() and sum(not c.isascii() for c in letters) > .1*len(letters): return False
+    ours, theirs = (len([w for w in words if w in s]) for s in (_ENGLISH, _OTHERS))
     return ours >= theirs and (len(words) < 8 or ours >= .05*len(words))
 
 # %% ../nbs/35_gates.ipynb #cfa8462d
@@ -64,10 +64,15 @@ def health(
     return dict(n=n, distinct=len(set(texts))/n, distinct_count=len(set(texts)), distinct_references=len(refs),
         top_share=times/n, top_count=times,
         top_text=top, stopped=_share(o.get('stopped') for o in rows), empty=sum(not t for t in texts),
-        english=_share(is_english(t) for t in texts),
+        english=_share(_each(is_english, texts)),
         sections=float(np.mean([keeps_sections(o['text'], o['reference']) for o in rows])),
-        repetition=float(np.mean([repeats_itself(o['text']) for o in rows])),
+        repetition=float(np.mean(_each(repeats_itself, [o['text'] for o in rows]))),
         mean_words=float(np.mean([len(t.split()) for t in texts])))
+
+def _each(fn, texts):
+    "`fn` of every text, each distinct one looked at once"
+    once = {t: fn(t) for t in set(texts)}
+    return [once[t] for t in texts]
 
 def _share(values):
     "Share of true among those that are known; NaN when none is"
