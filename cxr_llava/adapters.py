@@ -119,7 +119,8 @@ def _renamed(folder, names):
     from safetensors.torch import load_file, save_file
     with tempfile.TemporaryDirectory() as d:
         shutil.copyfile(Path(folder)/'adapter_config.json', Path(d)/'adapter_config.json')
-        save_file({names[k]: v for k,v in load_file(Path(folder)/'adapter_model.safetensors').items()}, Path(d)/'adapter_model.safetensors', metadata={'format': 'pt'})
+        w = load_file(Path(folder)/'adapter_model.safetensors')
+        save_file({names[k]: v for k,v in w.items()}, Path(d)/'adapter_model.safetensors', metadata={'format': 'pt'})
         yield d
 
 # %% ../nbs/14_adapters.ipynb #b1fe7479

@@ -20,7 +20,7 @@ from .publish import data_sources, model_card
 from .collate import Collator, XRayStore, can_trim, encode_records, fill_store, store_mode
 from .clock import Clock, as_callback, log_rows, loss_figure, save_figure
 from .kaggle import session_start
-from .launch import AGAIN, agree, join, launch, only_one, world, worst
+from .launch import AGAIN, agree, join, launch, leave, only_one, world, worst
 from .trainer import (Stream, add_lora, find_room, is_oom, lighter, look, make_room, make_trainer, recompute, run_order, split_batch, total_steps,
     trainable, trainer_args)
 
@@ -255,8 +255,9 @@ def watcher(
 def about(run, step)->dict:
     "What an adapter says about itself"
     cfg = {k: v for k,v in run.cfg.to_dict().items() if k not in ('run', 'out', 'data', 'val', 'image_root', 'master')}
-    return dict(base=run.model.cxr['base'], base_hash=run.model.cxr['base_hash'], data_hash=data_hash(run.rows), **run.sources, max_new_tokens=run.limit,
-        steps=step, total_steps=run.steps, settings=cfg, versions=versions())
+    known = {k: v for k,v in run.model.cxr.items() if k not in ('precision', 'device')}
+    return dict(known, data_hash=data_hash(run.rows), **run.sources, max_new_tokens=run.limit, steps=step,
+        total_steps=run.steps, settings=cfg, versions=versions())
 
 # %% ../nbs/20_finetune.ipynb #cd9d1d83
 def peak_memory(
@@ -319,6 +320,7 @@ def train(
     run = Run(cfg)
     if cfg.resume and already_done(run.paths, run.key):
         run.tell(f'finetune: this run is finished, {run.paths["adapter"]} is its adapter; to train again add --no-resume')
+        leave()
         return run.paths['adapter']
     run.sources = data_sources(run.train_file, cfg.run)
     run.busy = run.done = run.again = 0
@@ -327,6 +329,7 @@ def train(
     try:
         if run.rank == 0: conclude(run, done)
     except Exception as e: explain(run, e)
+    leave()
     return run.paths['adapter']
 
 # %% ../nbs/20_finetune.ipynb #e291d409

@@ -94,13 +94,14 @@ def base_shape(
     base:str, # Name as in `BASES`, hub id or folder
 )->Shape:
     "Sizes of a base model, from its folder when it is at hand. Raises `CXRError` when nothing is known"
-    from cxr_llava.model import BASES, attached_base, base_name, tiny_dir
+    from cxr_llava.bases import BASES, base_name, split_revision, tiny_dir
     name = base_name(base)
     folder = tiny_dir() if name == 'tiny' else Path(name) if Path(name).is_dir() else None
     if folder: return model_shape(folder)
     if name in BASES: return model_shape(dict(text_config=BASES[name]['text']))
     from huggingface_hub import hf_hub_download
-    try: return model_shape(Path(hf_hub_download(name, 'config.json')).parent)
+    repo, rev = split_revision(name)
+    try: return model_shape(Path(hf_hub_download(repo, 'config.json', revision=rev)).parent)
     except Exception as e: raise CXRError(f'The config of {name} could not be fetched ({type(e).__name__}): name a local folder, or one of {", ".join(BASES)}.') from None
 
 # %% ../nbs/22_plan.ipynb #93004e5d
