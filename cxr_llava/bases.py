@@ -325,8 +325,8 @@ def load_base(
     check_finite(model, f'base model in {folder}')
     if prec != 'nf4': model = model.to(dev)
     rev = BASES[name]['revision'] if name in BASES else split_revision(name)[1]
-    model.cxr = dict(base=_made_of(folder) or name, **({'base_revision': rev} if rev else {}), base_hash=base_hash(folder), processor_hash=processor_hash(folder),
-        precision=prec, device=str(dev))
+    known = dict(base=_made_of(folder) or name, **({'base_revision': rev} if rev else {}))
+    model.cxr = dict(known, base_hash=base_hash(folder), processor_hash=processor_hash(folder), precision=prec, device=str(dev))
     return model.eval().requires_grad_(False), load_processor(folder)
 
 # %% ../nbs/13_bases.ipynb #84cb3f27
