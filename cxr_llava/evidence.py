@@ -6,7 +6,7 @@
 __all__ = ['SURE', 'EVIDENCE_CAUTION', 'PLACES', 'Certainty', 'wordings', 'inside', 'phantom_cases', 'measure_places', 'interval',
            'harder', 'measure_certainty']
 
-# %% ../nbs/17_evidence.ipynb #61c4ea48
+# %% ../nbs/17_evidence.ipynb #abd4e19a
 import contextlib, math
 from dataclasses import dataclass
 import numpy as np
@@ -16,7 +16,7 @@ from .prompts import IMAGE, make_prompt, render_chat
 from .answer import Report, sentence_spans
 from .generate import CXRModel, _asked, tokenise
 
-# %% ../nbs/17_evidence.ipynb #759606f7
+# %% ../nbs/17_evidence.ipynb #a9559ce0
 SURE = {'confident': .85, 'fairly confident': .7, 'unsure': 0.} # Words, and the least agreement for which they are used
 
 @dataclass
@@ -39,7 +39,7 @@ def wordings(
         at += len(s)
     return [math.exp(min((p for s,e,p in places if s < b and e > a), default=0.)) if places else None for a,b in sentence_spans(rep.text)]
 
-# %% ../nbs/17_evidence.ipynb #dc0c0ad0
+# %% ../nbs/17_evidence.ipynb #4398fdb5
 @patch
 def draw_reports(self:CXRModel,
     src, # X-ray, or a list of views
@@ -76,7 +76,7 @@ def _agreement(said, drawn):
     said = {k: v for k,v in said.items() if v is not None and k not in ('No Finding', 'Support Devices')}
     return min((sum((o[k] in (1, -1)) == (v in (1, -1)) for o in drawn)/len(drawn) for k,v in said.items()), default=None)
 
-# %% ../nbs/17_evidence.ipynb #b5957f74
+# %% ../nbs/17_evidence.ipynb #625c61e5
 EVIDENCE_CAUTION = 'Shows which places of the X-ray the words depended on inside the model. It is a hint for checking, not proof of a finding.'
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def _said(self:CXRModel, ids, places, pixels, features=None, **kw):
         out = self._llava(input_ids=x, pixel_values=pixels, use_cache=False, logits_to_keep=keep - 1, **kw)
     return out.logits[0].float().log_softmax(-1).gather(-1, x[0, keep][:, None]).sum(), out
 
-# %% ../nbs/17_evidence.ipynb #a427d861
+# %% ../nbs/17_evidence.ipynb #6c15e114
 @patch
 def _faded_in(self:CXRModel, ids, places, pixels, full, steps):
     "Integrated gradients of the patches: shape (views, patches)"
@@ -133,7 +133,7 @@ def _attended(self:CXRModel, ids, places, pixels, full):
     from_, to = [i - 1 for i in places], [i for i,t in enumerate(ids) if t == self.processor.image_token_id]
     return sum((a.detach()*g).float().clamp(min=0).mean((0, 1))[from_][:, to].mean(0) for a,g in zip(out.attentions, grads)).reshape(full.shape[:2])
 
-# %% ../nbs/17_evidence.ipynb #eae2a127
+# %% ../nbs/17_evidence.ipynb #5014b6f4
 @patch
 def relevance(self:CXRModel,
     src, # X-ray, or a list of views
@@ -156,7 +156,7 @@ def relevance(self:CXRModel,
     side = math.isqrt(heat.shape[1])
     return list((heat/(heat.sum() or 1)).reshape(-1, side, side))
 
-# %% ../nbs/17_evidence.ipynb #9718dcb6
+# %% ../nbs/17_evidence.ipynb #54701cce
 PLACES = {'Cardiomegaly': 'heart', 'Consolidation': 'consolidation', 'Edema': 'edema', 'Pleural Effusion': 'effusion', 'Pneumonia': 'pneumonia',
     'Pneumothorax': 'pneumothorax'} # Observation -> mask of `cxr_llava.phantom.draw_with_masks`
 
@@ -172,7 +172,7 @@ def inside(
     hit = area >= min(cover, area.max())
     return float(heat[hit].sum()), float(hit.mean()), bool(hit.flat[heat.argmax()])
 
-# %% ../nbs/17_evidence.ipynb #49603448
+# %% ../nbs/17_evidence.ipynb #5bab99cf
 def phantom_cases(
     model:CXRModel, # With an adapter that reports phantoms
     n:int=60, # Phantoms
@@ -206,7 +206,7 @@ def measure_places(
             rows.append(dict(study=o['uid'], finding=k, inside=share, chance=chance, hit=hit))
     return rows
 
-# %% ../nbs/17_evidence.ipynb #ade091b9
+# %% ../nbs/17_evidence.ipynb #77b8412d
 def interval(
     values, # One number per case
     groups=None, # Cases that belong together, such as those of one X-ray; drawn together
@@ -220,7 +220,7 @@ def interval(
     means = [v[np.concatenate([parts[j] for j in rng.integers(len(parts), size=len(parts))])].mean() for _ in range(n)]
     return float(v.mean()), float(np.quantile(means, .025)), float(np.quantile(means, .975))
 
-# %% ../nbs/17_evidence.ipynb #b5b52ce6
+# %% ../nbs/17_evidence.ipynb #0c26428a
 def harder(
     im, # X-ray, mode 'L'
     s:float, # How much, in [0,1]

@@ -1,7 +1,8 @@
 """How fast reports are written: `python tools/bench_model.py` (tiny model, CPU) or `python tools/bench_model.py gpu` (7B with random weights, CUDA)
 
 cpu   reports per second in batches of 1, 4, 8, 16 against `transformers.pipeline('image-text-to-text')` one X-ray at a time, on the same model,
-      the same X-ray files and one core for both, the texts compared; and a follow-up question against asking anew.
+      the same X-ray files and one core for both, the texts compared; and a follow-up question against asking
+      anew, for X-rays as the data stage keeps them and for files 2048 pixels wide.
 gpu   the same at 7B in NF4 and fp16, every text as long as its cap (random weights never stop), and how far a step is from reading all weights once.
       `--size small` runs that part with a small model on any machine.
 Results are written to bench/results/.
@@ -29,14 +30,15 @@ def timed(fn):
     if torch.cuda.is_available(): torch.cuda.synchronize()
     return res, time.perf_counter() - t, time.process_time() - c
 
-def phantoms(folder, n):
-    "Phantom X-rays as files, in the size and form in which the data stage keeps them"
+def phantoms(folder, n, size=0):
+    "Phantom X-rays as files: in the size and form in which the data stage keeps them, or `size` pixels wide, as from a scanner"
     from cxr_llava.images import save_jpeg
     from cxr_llava.phantom import draw_xray, sample_studies
     paths = []
     for o in sample_studies(n, 4242):
-        paths.append(str(Path(folder)/f'{o["uid"]}.jpg'))
-        save_jpeg(draw_xray(o['truth'], o['body'], o['seed']), paths[-1])
+        paths.append(str(Path(folder)/f'{o["uid"]}{size or ""}.jpg'))
+        im = draw_xray(o['truth'], o['body'], o['seed'])
+        save_jpeg(im.resize((size, round(size*im.height/im.width))) if size else im, paths[-1])
     return paths
 
 def make_pipe(m):
@@ -163,8 +165,8 @@ def run_cpu(a):
     one_core()
     m = load_model(tiny_adapter())
     with tempfile.TemporaryDirectory() as d:
-        paths = phantoms(d, a.n)
-        return dict(model=m.info, cores=1, threads=1, reports=bench_reports(m, paths, a.batches, m.max_new_tokens, a.repeats), followup=bench_followup(m, paths[:6], 32))
+        paths = phantoms(d, max(a.n, a.asked))
+        return dict(model=m.info, cores=1, threads=1, reports=bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats) if a.n else [], followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
 
 def run_gpu(a):
     import torch
@@ -189,6 +191,7 @@ def main():
     p.add_argument('--n', type=int, default=32, help='X-rays')
     p.add_argument('--batches', type=int, nargs='+', default=[1, 4, 8, 16])
     p.add_argument('--repeats', type=int, default=3)
+    p.add_argument('--asked', type=int, default=6, help='X-rays about which questions are asked')
     p.add_argument('--tokens', type=int, default=120, help='length of each text in the gpu part')
     p.add_argument('--size', default='7b', choices=['7b', 'small'])
     p.add_argument('--out', type=Path, help='JSON file; bench/results/model_<what>.json')
