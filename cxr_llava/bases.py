@@ -8,7 +8,7 @@ __all__ = ['BASES', 'LORA_TARGETS', 'DISCLAIMER', 'PRECISIONS', 'has_gpu', 'defa
            'check_no_code', 'check_shards', 'check_base', 'base_hash', 'processor_hash', 'base_folder',
            'choose_precision', 'compute_dtype', 'quantisation', 'load_processor', 'quiet', 'check_finite', 'load_base']
 
-# %% ../nbs/13_bases.ipynb #8010382b
+# %% ../nbs/13_bases.ipynb #7108612c
 import contextlib, json, math, os, re, warnings
 from pathlib import Path
 from .stages import CXRError, _inside, _mounts, hash_json, read_json, sha256
@@ -41,7 +41,7 @@ def tiny_adapter()->Path: # Folder
     "An adapter for the tiny LLaVA, trained on phantoms by `20_finetune` with its defaults; ships with the package"
     return tiny_dir()/'adapter'
 
-# %% ../nbs/13_bases.ipynb #0134ea0f
+# %% ../nbs/13_bases.ipynb #d28ce912
 def split_revision(
     name:str, # 'owner/name', or 'owner/name@commit'
 )->tuple: # Hub id, and commit or `None`
@@ -106,7 +106,8 @@ def fetch(
     "A hub repository as a local folder. Raises `CXRError` when it is not pinned or cannot be had"
     repo, rev = pinned(repo, revision)
     from huggingface_hub import snapshot_download
-    try: return Path(snapshot_download(repo, revision=rev, allow_patterns=['*.json', '*.safetensors', '*.model', '*.jinja', '*.md']))
+    try: return Path(snapshot_download(repo, revision=rev, local_files_only=os.environ.get('HF_HUB_OFFLINE') == '1',
+        allow_patterns=['*.json', '*.safetensors', '*.model', '*.jinja', '*.md']))
     except Exception as e:
         hint = 'name a local folder, attach it on Kaggle, or use --base tiny' if what == 'base model' else 'name a local folder'
         raise CXRError(f'The {what} {repo} could not be fetched ({_why_not(e)}): check the name and the network, {hint}.') from None
@@ -133,7 +134,7 @@ def check_safetensors(
     if not whole: raise CXRError(f'{path} is damaged or only partly there: copy or download it again.')
     return {k: tuple(shape) for _,_,k,shape,_ in tensors}
 
-# %% ../nbs/13_bases.ipynb #6a043a0f
+# %% ../nbs/13_bases.ipynb #a9c952f2
 def check_no_code(
     folder, # Folder of a base model or an adapter
     what:str='base model', # For the message
@@ -295,7 +296,7 @@ def _read_base(folder, **kw):
         model, info = LlavaForConditionalGeneration.from_pretrained(folder, key_mapping=_FLAT_VISION, **kw)
     return model, sorted(info.get('missing_keys') or [])
 
-# %% ../nbs/13_bases.ipynb #b9da2520
+# %% ../nbs/13_bases.ipynb #5a9d215b
 def check_finite(
     model, # A model
     what:str, # For the message
