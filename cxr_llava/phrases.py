@@ -175,7 +175,8 @@ STRUCTURES = {
     superior? mediastinal silhouette|contour|shadow|configuration|width|structure|size|border|xxxx;
     mediastinal and|or hilum; pericardial silhouette''',
 'Pleural Effusion': '''
-    costophrenic angle|sulcus|recess|xxxx; costophrenic; cp angle|sulcus; pleural space|sulcus|recess|surface; sulcus''',
+    costophrenic angle|sulcus|recess|xxxx; costophrenic; cp angle|sulcus; pleural space|sulcus|recess|surface|sinus;
+    costophrenic sinus; sulcus''',
 None: '''
     aorta; aortic knob|arch|contour|xxxx|shadow; thoracic aorta; lung artery|xxxx; lung vascular; vascular;
     vascular marking|pattern|xxxx; lung vascular marking; bronchovascular marking; marking; hilum;
@@ -191,7 +192,7 @@ STATES = {
     nonenlarged; upper|top|high limit|range normal; upper|top|high range of the? normal;
     upper|top|high limit of the? normal; upper|top|high normal; top normal limit; within upper limit of normal;
     non enlarged; maintained; satisfactory; acceptable; not remarkable; sharp; clear; preserved; intact; average;
-    of normal size''',
+    of normal size; is|remain free''',
 'abnormal': '''
     enlarged; large; widened; wide; prominent; increased; dilated; bulky; borderline;
     borderline enlarged|size|prominent; globular; abnormal; abnormality; big; blunted; effaced; fullness; bulge;
@@ -208,7 +209,7 @@ STATES = {
 # %% ../nbs/06_phrases.ipynb #370cf610
 CUES = {
 'deny': '''
-    no; not; without; negative for; free of|from; clear of; absence of; lack of; devoid of; rather than; instead of;
+    no; not; without; negative for; free of|from; is|remain free of|from; clear of; absence of; lack of; devoid of; rather than; instead of;
     nor; neither; as opposed to; never; no longer; resolution|clearing|clearance|disappearance of; removed of;
     negative; not have; nothing; argue|argues|arguing|argued|speak|speaks|militate|militates against; inconsistent with; simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
 'denied': '''
