@@ -6,11 +6,11 @@
 __all__ = ['STATE_WORDS', 'counts_of', 'count_bars', 'forest', 'paired_table', 'state_grid', 'states_part', 'section_table',
            'group_table', 'health_table', 'report_page']
 
-# %% ../nbs/33a_figures.ipynb #63407fb9
+# %% ../nbs/33a_figures.ipynb #1b7a5de3
 from .page import (NOTICE, SHORT, _document, _legend, _part, case_card, el, esc, facts_card, gain_cell, gate_tiles, grid, headline_box,
     literature_box, main_table, num, palette, plain_table, policy_table, score_cell, span, system_table, text_table, title_of, two_of, whiskers)
 
-# %% ../nbs/33a_figures.ipynb #5f47a35c
+# %% ../nbs/33a_figures.ipynb #09050d3d
 def counts_of(
     d:dict, # Row of a `clinical` table
 )->tuple: # Found, missed, invented
@@ -33,7 +33,7 @@ def count_bars(
     key = el('p', *[el('span', cls='dot', style=f'background:{c}') + w for w,c in parts], cls='key')
     return key + el('div', *map(bar, rows), cls='bars')
 
-# %% ../nbs/33a_figures.ipynb #44cf2934
+# %% ../nbs/33a_figures.ipynb #0b12dcec
 def forest(
     systems:dict, # Name -> `clinical`
     rows, # Rows to show
@@ -61,7 +61,7 @@ def paired_table(
         for s in systems if (d := differences.get(f'{lead} - {s}'))]
     return grid([f'{title_of(systems, lead)} minus', *[f'F1, {r}, from -1 to 1' for r in rows]], lines) if lines else ''
 
-# %% ../nbs/33a_figures.ipynb #f2f9d8f0
+# %% ../nbs/33a_figures.ipynb #86b142c3
 STATE_WORDS = ('positive', 'negative', 'uncertain', 'not mentioned')
 
 def state_grid(
@@ -83,7 +83,7 @@ def states_part(
     each = ''.join(el('h3', esc(o)) + state_grid(states[o]) for o in names)
     return state_grid(states['six']) + el('details', el('summary', 'One by one'), each)
 
-# %% ../nbs/33a_figures.ipynb #1bf8db5a
+# %% ../nbs/33a_figures.ipynb #a4df62b1
 def section_table(
     systems:dict, # Name -> `sections`: section -> `n`, `lacking`, scores
 )->str: # HTML
@@ -118,7 +118,7 @@ def health_table(
     head = ['System', 'n', 'Distinct', 'Most frequent', 'Stop', 'Sections', 'Repeat', 'English', 'Empty', 'Words']
     return plain_table(head, [line(s, d['health']) for s,d in systems.items() if d.get('health')])
 
-# %% ../nbs/33a_figures.ipynb #53365a84
+# %% ../nbs/33a_figures.ipynb #6719a813
 def report_page(
     metrics:dict, # Content of `metrics.json`, with `page_words`
     cases=(), # Dicts as `case_card` takes them; `kind` is 'worst' or 'best'

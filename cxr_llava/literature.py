@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['COURSE', 'CXR_LLAVA', 'MED_CXRGEN', 'TABLES', 'highest_f1', 'check_table', 'checked_tables']
 
-# %% ../nbs/38_literature.ipynb #cd1ec26e
+# %% ../nbs/38_literature.ipynb #f59e40a2
 import numpy as np
 
-# %% ../nbs/38_literature.ipynb #da3012d4
+# %% ../nbs/38_literature.ipynb #adbaee82
 def highest_f1(
     accuracy, # Accuracy a, in [0,1]
 ): # Highest F1 of any confusion table with this accuracy
     "2a/(1+a)"
     return 2*accuracy/(1 + accuracy)
 
-# %% ../nbs/38_literature.ipynb #92d97a87
+# %% ../nbs/38_literature.ipynb #801e0867
 _SIX = ('Cardiomegaly', 'Consolidation', 'Edema', 'Pleural Effusion', 'Pneumonia', 'Pneumothorax')
 
 COURSE = dict(
@@ -32,7 +32,7 @@ COURSE = dict(
         'In the 50 reports it released, effusion and pneumothorax are named 50 times of 50, always negated, so its scorer counts every report as positive for both.',
         'Several of its own comparisons were made on rows of the training file.', 'No number of studies, split or interval is given.'])
 
-# %% ../nbs/38_literature.ipynb #a9f2f236
+# %% ../nbs/38_literature.ipynb #8a588504
 CXR_LLAVA = dict(
     title='CXR-LLaVA (Lee et al.) on Open-i, by finding',
     source='Lee et al., European Radiology 2025, doi 10.1007/s00330-024-11339-6; values by finding from a replication plan in github.com/hanhpm/CXR_LLaVA_Improvement',
@@ -55,7 +55,7 @@ MED_CXRGEN = dict(
 
 TABLES = [COURSE, CXR_LLAVA, MED_CXRGEN]
 
-# %% ../nbs/38_literature.ipynb #94619260
+# %% ../nbs/38_literature.ipynb #93ea8c0a
 def check_table(
     lit:dict, # A table such as `COURSE`
     half:float=.005, # Half of the last printed digit
