@@ -74,7 +74,7 @@ def attached_base(
     name:str, # Key of `BASES`
 )->Path: # Folder, or `None`
     "An attached copy of a base model, in either of Kaggle's mount layouts"
-    for f in (f for m in _mounts() for f in _inside(m, 'config.json')):
+    for f in (f for m in _mounts() for f in _inside(m, 'config.json', 3)):
         try: c = json.loads(f.read_text())
         except (OSError, ValueError): continue
         if not isinstance(c, dict) or c.get('model_type') != 'llava': continue
