@@ -2,8 +2,9 @@
 
 Each trial: start, wait a random time from anywhere between the first second and the last step, `kill -9` the command or any process below it,
 up to three times; then let it finish. The adapter must have the same hash and the log the same losses, and nothing may be left running.
-Writes `bench/results/kill_resume.json`."""
-import argparse, json, os, random, shutil, signal, subprocess, sys, tempfile, time
+`--fork` starts the processes as copies of one that has loaded the libraries already, without `torchrun` between, which is ten times quicker;
+then one of the training processes is hit first and the others with it. Writes `bench/results/kill_resume.json`."""
+import argparse, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, time, traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +48,38 @@ def run(cmd, kill_after=None, rng=None):
         f.seek(0)
         return time.time() - t, code, who, f.read()
 
-def trial(i, cmd_of, top, whole, rng):
+def forked(cmd, kill_after=None, rng=None):
+    "As `run`, with copies of this process"
+    from cxr_llava.finetune import FinetuneConfig, finetune
+    given = dict(zip([o.lstrip('-') for o in cmd[4::2]], cmd[5::2]))
+    n, t, who, f = int(given.pop('processes')), time.time(), None, tempfile.TemporaryFile('w+')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    def one(rank):
+        os.dup2(f.fileno(), 1), os.dup2(f.fileno(), 2)
+        if n > 1: os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(n), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        try: finetune(FinetuneConfig.load(None, **given))
+        except BaseException: traceback.print_exc(); os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    pids = [os.fork() or one(r) for r in range(n)]
+    left, code = list(pids), 0
+    while left:
+        if kill_after is not None and who is None and time.time() - t > kill_after:
+            first = rng.randrange(n)
+            who = f'process {first}'
+            for k in [pids[first], *(o for o in pids if o != pids[first])]:
+                if k in left: os.kill(k, signal.SIGKILL)
+                time.sleep(rng.uniform(0, .05))
+        for k in list(left):
+            got, status = os.waitpid(k, os.WNOHANG)
+            if got: left.remove(k); code = code or os.waitstatus_to_exitcode(status)
+        time.sleep(.01)
+    f.seek(0)
+    return time.time() - t, code, who if code else None, f.read()
+
+def trial(i, cmd_of, top, whole, rng, run):
     "One run, killed one to three times, and what came of it"
     out, kills = top/f'trial{i}', []
     out.mkdir()
@@ -62,6 +94,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--kills', type=int, default=20, help='trials for each number of processes')
     p.add_argument('--processes', type=int, nargs='+', default=[1, 2])
+    p.add_argument('--fork', action='store_true', help='quicker, without torchrun')
     p.add_argument('--seed', type=int, default=0)
     p.add_argument('--out', type=Path, default=ROOT/'bench/results/kill_resume.json')
     a = p.parse_args()
@@ -71,17 +104,18 @@ def main():
         def cmd_of(out): return command(data, out, '--dropout', '0.1', '--processes', str(procs), '--save_minutes', '0.005')
         ref = top/f'reference{procs}'
         ref.mkdir()
-        whole, code, _, said = run(cmd_of(ref))
+        start = forked if a.fork else run
+        whole, code, _, said = start(cmd_of(ref))
         if code: raise SystemExit(said)
         want, curve = read_json(ref/'finetune.json')['adapter_hash'], losses(ref)
         rng = random.Random(a.seed + procs)
         for i in range(a.kills):
-            d, out = trial(f'{procs}-{i}', cmd_of, top, whole, rng)
+            d, out = trial(f'{procs}-{i}', cmd_of, top, whole, rng, start)
             d |= dict(processes=procs, equal=d['exit'] == 0 and d['adapter'] == want and losses(out) == curve)
             res, good, n = res + [d], good + d['equal'], n + 1
             print(f'{"equal" if d["equal"] else "DIFFERENT"}  {procs} process(es), {d["kills"]}', flush=True)
             shutil.rmtree(out, ignore_errors=True)
-    write_json(a.out, dict(what=__doc__.split('\n')[0], equal=good, trials=n, versions=versions(), results=res))
+    write_json(a.out, dict(what=__doc__.split('\n')[0], started_by='fork' if a.fork else 'command', equal=good, trials=n, versions=versions(), results=res))
     shutil.rmtree(top, ignore_errors=True)
     print(f'{good} of {n} equal to the uninterrupted run')
     raise SystemExit(good != n)
