@@ -218,3 +218,19 @@ def test_a_file_of_another_run_is_left_alone(m, folder, tmp_path):
     out.write_text('{"a": 1}\n')
     with pytest.raises(CXRError, match='no file of reports'): report_folder(m, [folder], out, max_new_tokens=8)
     with pytest.raises(CXRError, match='no X-ray'): find_xrays([tmp_path])
+
+def test_batches_and_kept_caches_save_time(m, tmp_path, monkeypatch):
+    "CPU time against the transformers pipeline and against asking anew; the bounds are a quarter of what tools/bench_model.py measures"
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1]/'tools'))
+    import bench_model as b
+    paths, pipe, q = b.phantoms(tmp_path, 16), b.make_pipe(m), make_prompt()
+    pipe(paths[0], b.first(q), 8)
+    slow, _, cpu = b.timed(lambda: [pipe(p, b.first(q), 160) for p in paths[:4]])
+    fast, _, quick = b.timed(lambda: m.generate_reports(paths, 16, max_new_tokens=160))
+    assert [r.text for r in fast][:4] == slow
+    assert (cpu/4)/(quick/16) > 1.4
+    rep, times = m.generate_report(paths[0]), []
+    for forget in (False, True)*3:
+        if forget: m._kept, m._seen = None, (None, None)
+        times.append(b.timed(lambda: next(m.chat(paths[0], 'Is there an effusion?', [rep], 8)))[2])
+    assert min(times[1::2]) > min(times[::2])
