@@ -20,7 +20,8 @@ def test_six_planted_leaks_and_no_false_alarm():
     assert found == dict(patient=1, study=1, pixels=1, mirrored=1, near=1, text=1) and not any(wrong.values())
 
 CHANGES = dict(resized=lambda im: im.resize((im.width*3//4, im.height*3//4), Image.LANCZOS), enlarged=lambda im: im.resize((im.width*3//2, im.height*3//2), Image.BICUBIC), mirrored=ImageOps.mirror,
-    mirrored_small=lambda im: ImageOps.mirror(im).resize((im.width*4//5, im.height*4//5), Image.LANCZOS), brighter=lambda im: im.point(lambda v: min(255, int(v*1.1) + 5)), same=lambda im: im)
+    mirrored_small=lambda im: ImageOps.mirror(im).resize((im.width*4//5, im.height*4//5), Image.LANCZOS), brighter=lambda im: im.point(lambda v: min(255, int(v*1.1) + 5)), same=lambda im: im,
+    squeezed=lambda im: im.resize((224, 224)), padded=lambda im: ImageOps.expand(im, im.width//100, 0), cropped=lambda im: im.crop((3, 3, im.width - 3, im.height - 3)))
 
 @pytest.mark.parametrize('name', CHANGES)
 @pytest.mark.parametrize('quality', [95, 50])

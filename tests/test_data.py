@@ -145,6 +145,39 @@ def test_attached_data_is_found(layout, small, tmp_path, monkeypatch):
     monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
     assert find_source()[0] == 'openi_csv'
 
+@pytest.mark.parametrize('n', [1, 2])
+def test_one_or_two_rows(n, tmp_path, xrays):
+    (tmp_path/'t.csv').write_text(HEAD + ''.join(f'{i}.jpg,Lungs clear {i}.,Normal.,p{i}\n' for i in range(n)))
+    df = run(source='table', path=str(tmp_path/'t.csv'), image_dir=str(xrays), run=str(tmp_path/'r'))
+    assert len(df) == n and 'train' in set(df.split) and len(load_manifest(str(tmp_path/'r'))) == n
+
+def test_extra_and_missing_keys(tmp_path, xrays):
+    lines = [dict(image='0.jpg', findings='Clear.', impression='Normal.', mood='good'), dict(image='1.jpg', findings='Clear.'), dict(findings='Clear.'), dict(image=['2.jpg', '3.jpg'], findings='Clear.')]
+    good, bad = table(tmp_path, xrays, '\n'.join(map(json.dumps, lines)), 't.jsonl')
+    assert [(s.study_id, len(s.images)) for s in good] == [('0', 1), ('1', 1), ('2', 2)] and len(bad) == 1
+
+def test_same_xray_under_two_numbers_stays_together(tmp_path, xrays):
+    for i in range(4): shutil.copy(xrays/f'{i}.jpg', tmp_path/f'{i}.jpg')
+    shutil.copy(xrays/'0.jpg', tmp_path/'9.jpg')
+    (tmp_path/'t.csv').write_text(HEAD + ''.join(f'{i}.jpg,Lungs clear {i}.,Normal.,p{i}\n' for i in (0, 1, 2, 3, 9)))
+    df = run(source='table', path=str(tmp_path/'t.csv'), run=str(tmp_path/'r')).set_index('study_id')
+    assert df.split['0'] == df.split['9'] and df.group['0'] == df.group['9']
+
+def test_unlabelled_lateral_gives_way(small, tmp_path, monkeypatch):
+    "Where the view is unknown, what looks like a lateral is not taken when there is another"
+    import cxr_llava.data as data
+    real = data.resize_xrays
+    def noted(jobs, *a, **k): return {out: o | dict(notes=o['notes'] + (['looks like a lateral view'] if out.endswith('/1.jpg') else [])) for out,o in real(jobs, *a, **k).items()}
+    monkeypatch.setattr(data, 'resize_xrays', noted)
+    for i in range(4): save_jpeg(phantom_xray(i, size=64), tmp_path/f'{i}.jpg')
+    (tmp_path/'t.jsonl').write_text('\n'.join(json.dumps(dict(image=o, findings='Clear.', impression='N.')) for o in (['0.jpg', '1.jpg'], ['2.jpg'], ['missing.jpg', '3.jpg'])))
+    df = run(source='table', path=str(tmp_path/'t.jsonl'), run=str(tmp_path/'r'), views='frontal')
+    assert [o[0] for o in df.images] == ['images/0/2.jpg', 'images/2/1.jpg', 'images/3/1.jpg']
+
+@pytest.mark.parametrize('kw,word', [(dict(fetch=True, source='mimic'), 'physionet.org'), (dict(fetch=True, source='table'), 'cannot be fetched'), (dict(source='openi_csv', path='/dev/null'), 'indiana_reports.csv')])
+def test_stage_says_what_to_do(kw, word, tmp_path):
+    with pytest.raises(CXRError, match=word): run(run=str(tmp_path/'r'), **kw)
+
 # ---- properties
 
 texts = st.text(max_size=300)

@@ -78,3 +78,22 @@ def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path/'file').write_text('')
     with pytest.raises(CXRError, match='Cannot write'): write_atomic(tmp_path/'file/x.json', '')
     with pytest.raises(CXRError, match='Cannot write'): write_atomic('/proc/x.json', '')
+
+def test_data_stage_on_a_full_disk(tmp_path):
+    "No file may grow beyond 20 kB: the manifest cannot be written, nothing half-written is left, and the same command later succeeds"
+    from cxr_llava.phantom import make_phantom
+    src = make_phantom(tmp_path/'source', n=40, size=64, workers=1)
+    args = f"['--source', 'openi_csv', '--path', {str(src)!r}, '--size', '64', '--workers', '1', '--run', {str(tmp_path/'run')!r}]"
+    limit = 'import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (15000, 15000))\n'
+    r = child(f'{limit}from cxr_llava.data import main\nmain({args})')
+    out, err = r.communicate(timeout=300)
+    assert r.returncode == 2 and 'No space left' in err and err.count('\n') == 1, err
+    assert not (tmp_path/'run/studies.parquet').exists() and not [p for p in (tmp_path/'run').rglob('.*.tmp-*')]
+    r = child(f'from cxr_llava.data import main\nmain({args})')
+    out, err = r.communicate(timeout=300)
+    assert r.returncode == 0 and (tmp_path/'run/studies.parquet').is_file() and '40 X-rays were prepared before' in out
+
+def test_data_stage_in_a_folder_that_cannot_be_written():
+    r = child("from cxr_llava.data import main\nmain(['--source', 'phantom', '--n', '3', '--size', '64', '--run', '/proc/run'])")
+    out, err = r.communicate(timeout=300)
+    assert r.returncode == 2 and 'Cannot write' in err and 'Traceback' not in err, err
