@@ -64,7 +64,7 @@ class DataConfig(Config):
 def _place(cfg, run):
     "Kind and path of the source: given, attached, fetched or drawn"
     kind, path = cfg.source, cfg.path
-    if cfg.fetch: return kind, _fetched(kind, path)
+    if cfg.fetch: return _fetched(kind, path)
     if kind == 'auto': kind, path = find_source(path)
     elif not path and kind != 'phantom': kind, path = _attached(kind)
     elif path and Path(path).is_file() and kind not in ('table', 'course', 'openi_xml'): path = Path(path).parent
@@ -77,10 +77,11 @@ def _place(cfg, run):
     return kind, path
 
 def _fetched(kind, path):
-    "Folder of a source after fetching it"
+    "Kind and folder of a source after fetching it; Open-i when none is named"
     from cxr_llava.fetch import fetch_source
     from cxr_llava.kaggle import on_kaggle, scratch
-    return fetch_source('openi_xml' if kind == 'auto' else kind, path or (scratch() if on_kaggle() else Path('runs'))/f'fetched_{kind}')
+    kind = 'openi_xml' if kind == 'auto' else kind
+    return kind, fetch_source(kind, path or (scratch() if on_kaggle() else Path('runs'))/f'fetched_{kind}')
 
 def _attached(kind):
     "The attached source of a given kind"

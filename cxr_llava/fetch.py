@@ -147,9 +147,9 @@ def _put(src, to):
 # %% ../nbs/03b_fetch.ipynb #cf1540a4
 NLM = 'https://openi.nlm.nih.gov/imgs/collections'
 KAGGLE_SETS = dict(openi_csv='raddar/chest-xrays-indiana-university', course='mohitbagadiya/mimic-cxr', mimic_csv='simhadrisadaram/mimic-cxr-dataset')
-PHYSIONET = ('MIMIC-CXR-JPG is for credentialed users only and is not fetched here: sign up at physionet.org, complete the CITI course "Data or Specimens Only Research", sign the agreement of '
-             'mimic-cxr-jpg and mimic-cxr, download both with `wget -r -N -c -np --user NAME --ask-password https://physionet.org/files/mimic-cxr-jpg/2.1.0/` '
-             '(mimic-cxr needs only mimic-cxr-reports.zip), then give the folder with --source mimic --path FOLDER.')
+PHYSIONET = ('MIMIC-CXR-JPG is for credentialed users only and is not fetched here: sign up at physionet.org, complete the CITI course "Data or Specimens Only Research", sign the agreements of '
+             'mimic-cxr-jpg and mimic-cxr, download the first whole and of the second mimic-cxr-reports.zip with the wget command at the end of their pages, '
+             'then give the folder with --source mimic --path FOLDER.')
 
 def _from_kaggle(slug, folder):
     "Fetch a Kaggle data set with kagglehub, else with Kaggle's command"

@@ -316,6 +316,17 @@ def test_openi_is_fetched_and_read(server, tmp_path):
     good, bad = read(*find_source(d))
     assert len(good) == 3 and not bad
 
+def test_fetched_and_built_by_one_command(server, tmp_path, monkeypatch):
+    import cxr_llava.fetch as fetch
+    from cxr_llava.data import main
+    openi_tgz(tmp_path/'remote')
+    server.RequestHandlerClass.files = {p.name: p.read_bytes() for p in (tmp_path/'remote').iterdir()}
+    real = fetch.fetch_source
+    monkeypatch.setattr(fetch, 'fetch_source', lambda kind, folder: real(kind, folder, base=f'{server.url}/down', wait=.01))
+    main(['--fetch', '--path', str(tmp_path/'openi'), '--run', str(tmp_path/'run'), '--size', '64', '--workers', '1'])
+    audit = json.loads((tmp_path/'run/audit.json').read_text())
+    assert audit['source'] == 'openi_xml' and audit['found']['reports'] == 3 and audit['stats']['studies'] == 3
+
 EVIL = dict(up='../evil', root='/tmp/evil', deep='a/../../evil', backslash='..\\evil', drive='C:/evil')
 
 @pytest.mark.parametrize('name', EVIL)
