@@ -6,7 +6,7 @@
 __all__ = ['SR_CODES', 'FORMATS', 'xray_facts', 'model_sections', 'report_record', 'record_facts', 'record_title', 'record_text',
            'record_pdf', 'record_sr', 'sr_sections', 'export_report', 'copy_button', 'download_links']
 
-# %% ../nbs/43_exports.ipynb #83c64abe
+# %% ../nbs/43_exports.ipynb #3e022726
 import base64, io, json, os
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from .prompts import parse_answer
 from .reports import join_sections
 from .panel import NOTICE, made_by, text_labels
 
-# %% ../nbs/43_exports.ipynb #b3cbddac
+# %% ../nbs/43_exports.ipynb #ffdc0628
 def xray_facts(
     xray, # `XRay`
 )->dict: # `size`, `pixels` (first 16 digits of the SHA-256 of the grey levels) and `notes`
@@ -52,7 +52,7 @@ def report_record(
         notes=list(dict.fromkeys(n for o in xrays for n in o['notes'])), questions=[dict(question=q, answer=a) for q,a in turns],
         provenance=prov, saved=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
-# %% ../nbs/43_exports.ipynb #3f91a3c5
+# %% ../nbs/43_exports.ipynb #13ca9ccf
 def record_facts(
     rec:dict, # From `report_record`
 )->list: # (what, words) pairs
@@ -74,7 +74,7 @@ def record_text(
     return '\n'.join([record_title(rec).upper(), rec['disclaimer'], '', f'FINDINGS:\n{rec["findings"]}\n', f'IMPRESSION:\n{rec["impression"]}\n',
         *talk, *[f'{k}: {v}' for k,v in record_facts(rec)], '', rec['disclaimer'], ''])
 
-# %% ../nbs/43_exports.ipynb #46790378
+# %% ../nbs/43_exports.ipynb #94fef55a
 def _pdf_fonts(text):
     "Names of a regular and a bold font that can write `text`"
     from reportlab.pdfbase import pdfmetrics
@@ -96,7 +96,7 @@ def _pdf_picture(view, width):
     f.seek(0)
     return Image(f, width, min(width*im.height/im.width, 2*width), kind='proportional')
 
-# %% ../nbs/43_exports.ipynb #66e760cd
+# %% ../nbs/43_exports.ipynb #0326b87e
 def _pdf_story(rec, views, fonts, width):
     "The parts of the page, in order"
     from reportlab.platypus import Paragraph, Spacer, Table
@@ -113,12 +113,12 @@ def _pdf_story(rec, views, fonts, width):
     pics = [[_pdf_picture(v, width*(.42 if len(views) == 1 else .46))] for v in views]
     if len(views) == 1:
         beside = [('VALIGN', (0,0), (-1,-1), 'TOP'), ('LEFTPADDING', (0,0), (0,0), 0)]
-        pics, text = [], [Table([[pics[0], text]], [width*.45, width*.55], style=beside)]
-    top = [Table([pics], style=[('LEFTPADDING', (0,0), (-1,-1), 0)])] if pics else []
+        pics, text = [], [Table([[pics[0], text]], [width*.45, width*.55], style=beside, hAlign='LEFT', spaceAfter=10)]
+    top = [Table([pics], style=[('LEFTPADDING', (0,0), (-1,-1), 0)], hAlign='LEFT', spaceAfter=10)] if pics else []
     return [para(record_title(rec), style(fonts[1], 16, '#1f2a30', 6)), para(rec['disclaimer'], style(fonts[1], 9.5, '#8a5a00', 12)), *top, *text, *talk,
         Spacer(1, 8), *[para(f'{k}: {v}', small) for k,v in record_facts(rec)]]
 
-# %% ../nbs/43_exports.ipynb #080b0e61
+# %% ../nbs/43_exports.ipynb #55c9436f
 def record_pdf(
     rec:dict, # From `report_record`
     views=(), # Its `XRay`s
@@ -138,12 +138,12 @@ def record_pdf(
         f = io.BytesIO()
         doc = SimpleDocTemplate(f, pagesize=A4, leftMargin=48, rightMargin=48, topMargin=44, bottomMargin=52,
             title='Chest X-ray report', author='', creator='cxr_llava')
-        doc.build(_pdf_story(rec, views, fonts, doc.width), onFirstPage=foot, onLaterPages=foot)
+        doc.build(_pdf_story(rec, views, fonts, doc.width - 12), onFirstPage=foot, onLaterPages=foot)
         return f.getvalue()
     try: return make(list(views))
     except LayoutError: return make([])
 
-# %% ../nbs/43_exports.ipynb #1460de9f
+# %% ../nbs/43_exports.ipynb #b3b0f27d
 SR_CODES = {'report': ('18748-4', 'LN', 'Diagnostic imaging report'), 'language': ('121049', 'DCM', 'Language of Content Item and Descendants'),
     'English': ('en', 'RFC5646', 'English'), 'observer': ('121005', 'DCM', 'Observer Type'), 'device': ('121007', 'DCM', 'Device'),
     'device uid': ('121012', 'DCM', 'Device Observer UID'), 'device name': ('121013', 'DCM', 'Device Observer Name'),
@@ -169,7 +169,7 @@ def _sr_item(kind, name, value, relation='CONTAINS'):
     else: ds.ContinuityOfContent, ds.ContentSequence = 'SEPARATE', value
     return ds
 
-# %% ../nbs/43_exports.ipynb #ffea0f18
+# %% ../nbs/43_exports.ipynb #d8ffcd09
 def _sr_content(rec):
     "The content tree of a record"
     who = f'cxr_llava: {made_by(rec["provenance"])}'
@@ -187,7 +187,7 @@ def _sr_uid(text=None):
     from pydicom.uid import generate_uid
     return generate_uid(entropy_srcs=[text]) if text else generate_uid(prefix=None)
 
-# %% ../nbs/43_exports.ipynb #986b04c1
+# %% ../nbs/43_exports.ipynb #ea424fde
 def _sr_header(ds, when):
     "Everything around the content: patient and study stay empty"
     for k in ('PatientName', 'PatientID', 'PatientBirthDate', 'PatientSex', 'StudyDate', 'StudyTime', 'StudyID', 'AccessionNumber',
@@ -218,7 +218,7 @@ def record_sr(
     dcmwrite(f, ds, enforce_file_format=True)
     return f.getvalue()
 
-# %% ../nbs/43_exports.ipynb #56fdb06d
+# %% ../nbs/43_exports.ipynb #ca48518b
 def sr_sections(
     data:bytes, # A DICOM SR file, as `record_sr` writes it
 )->dict: # Section, in lower case -> its texts
@@ -229,7 +229,7 @@ def sr_sections(
     parts = [o for o in ds.get('ContentSequence', []) if o.ValueType == 'CONTAINER']
     return {o.ConceptNameCodeSequence[0].CodeMeaning.lower(): [str(t.TextValue) for t in o.ContentSequence] for o in parts}
 
-# %% ../nbs/43_exports.ipynb #d31c5509
+# %% ../nbs/43_exports.ipynb #ad65cfab
 FORMATS = {'Text': ('txt', 'text/plain;charset=utf-8'), 'JSON': ('json', 'application/json'), 'PDF': ('pdf', 'application/pdf'),
     'DICOM SR': ('dcm', 'application/dicom')} # Kind -> suffix and media type
 
@@ -244,7 +244,7 @@ def export_report(
     if kind == 'DICOM SR': return record_sr(rec)
     return (record_text(rec) if kind == 'Text' else json.dumps(rec, ensure_ascii=False, indent=1)).encode('utf-8')
 
-# %% ../nbs/43_exports.ipynb #7458a219
+# %% ../nbs/43_exports.ipynb #05e7a3fb
 _COPY = ("const b=this,t=new TextDecoder().decode(Uint8Array.from(atob(b.dataset.text),c=>c.charCodeAt(0))),ok=()=>{b.textContent='Copied'},"
     "old=()=>{const a=document.createElement('textarea');a.value=t;b.after(a);a.select();const done=document.execCommand('copy');a.remove();"
     "b.textContent=done?'Copied':'Select the text to copy it'};navigator.clipboard?navigator.clipboard.writeText(t).then(ok,old):old()")
