@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from .stages import CXRError, find_artifact, has_artifact, say
 from .kaggle import is_batch
 from .images import XRay, read_xray
-from .model import CXRModel, Report, load_model
+from .model import CXRModel, Report, default_base, load_model, tiny_adapter
 from .evidence import EVIDENCE_CAUTION
 from .panel import (CSS, PANEL_CSS, box, button, check, doubts_html, example_part, example_study, example_xray, find_reference,
     findings_chips, head_html, html_part, list_folder, log_html, made_by, on_enter, progress_html, report_card, slider, so_far,
@@ -32,6 +32,7 @@ def demo_model(
 )->CXRModel: # The same object for the same arguments
     "The model to show. Raises `CXRError` when it cannot be loaded"
     if not lora_repo and not base and has_artifact('adapter', run): lora_repo = str(find_artifact('adapter', run))
+    if not lora_repo and not base and default_base() == 'tiny': lora_repo = str(tiny_adapter())
     key = lora_repo, base
     with ONE:
         if key in _LOADED: return _LOADED[key]
@@ -48,7 +49,7 @@ def ask(
     model = model or demo_model()
     with ONE: return model.generate_report(src) if question is None else model.ask(src, question)
 
-# %% ../nbs/40_demo.ipynb #4b6cfa6f
+# %% ../nbs/40_demo.ipynb #661df94f
 @dataclass(eq=False)
 class Case:
     "A study in front of the panel"
@@ -84,7 +85,7 @@ def record(self:Case,
     name = ', '.join(self.names) if with_name else ''
     return report_record(self.report, self.facts, self.findings, self.impression, self.turns, self.indication, name)
 
-# %% ../nbs/40_demo.ipynb #4cab37c0
+# %% ../nbs/40_demo.ipynb #50950c6f
 @patch
 def film(self:Case,
     low:int=0, # Grey level shown black
@@ -123,7 +124,7 @@ class ReportPanel:
     @property
     def busy(self): return self._thread is not None and self._thread.is_alive() and not self._flag.is_set() # A text is being written
 
-# %% ../nbs/40_demo.ipynb #e543ed64
+# %% ../nbs/40_demo.ipynb #c2577574
 @patch
 def card(self:ReportPanel)->str: # HTML
     "The study shown, or an example, as picture and text"
@@ -172,7 +173,7 @@ def _sources(self:ReportPanel, w):
     w.tabs = tabs({'Examples': example_part(self.choose_example), 'Upload': up, 'Folder': folder})
     return box([w.tabs, w.second], 'cxr-sources')
 
-# %% ../nbs/40_demo.ipynb #67b81836
+# %% ../nbs/40_demo.ipynb #7796a34f
 @patch
 def _report_part(self:ReportPanel, w):
     "Fields of the report"
@@ -281,7 +282,7 @@ def choose_example(self:ReportPanel,
     "Show one of the examples"
     self.safely(lambda: self.set_xray(*example_study(name)))
 
-# %% ../nbs/40_demo.ipynb #42e9d3ae
+# %% ../nbs/40_demo.ipynb #508b6f9a
 @patch
 def take_upload(self:ReportPanel):
     "Show what was uploaded; the upload button is emptied, so that the same file can come again"
@@ -381,7 +382,7 @@ def _outcome(rep, stopped, what, seconds):
     if rep.stopped: return f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done'
     return (f'{what} was stopped before its end.' if stopped else f'{what} was cut at its length limit.'), ''
 
-# %% ../nbs/40_demo.ipynb #d9a853fd
+# %% ../nbs/40_demo.ipynb #041ad559
 @patch
 def wait(self:ReportPanel,
     seconds:float=60, # At most
@@ -461,7 +462,7 @@ def refresh(self:ReportPanel):
     w.past.options = [(f'{i}. {o.names[0] or "X-ray"}: {o.impression or o.findings}'[:90], i) for i,o in enumerate(self.cases, 1)]
     self._sentences()
 
-# %% ../nbs/40_demo.ipynb #f3ea0b5a
+# %% ../nbs/40_demo.ipynb #c25111ea
 @patch
 def rate(self:ReportPanel):
     "Let the model say how sure it is of each sentence. Raises `CXRError` before there is a report"
@@ -525,7 +526,7 @@ def ask_typed(self:ReportPanel):
     self._write(lambda flag: self.model.chat(case.src, q, history, limit, stop=flag), show, done, 'Writing the answer; Stop ends it.')
     self.w.question.value = ''
 
-# %% ../nbs/40_demo.ipynb #116d5222
+# %% ../nbs/40_demo.ipynb #f58b43f0
 @patch
 def report_base(self:ReportPanel):
     "Let the base report the X-ray without its adapter. Raises `CXRError` when there is no adapter"

@@ -7,7 +7,7 @@ __all__ = ['VOILA_PAGE', 'looks_credentialed', 'DemoConfig', 'web_panel', 'demo_
            'voila_command', 'serve_voila', 'web_read', 'sweep', 'web_fields', 'writing', 'web_choose', 'web_generate',
            'web_ask', 'web_edit', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio', 'serve', 'main']
 
-# %% ../nbs/44_web.ipynb #21b1bb26
+# %% ../nbs/44_web.ipynb #d1fcad10
 import contextlib, inspect, io, json, os, queue, re, secrets, signal, subprocess, sys, tempfile, threading, time
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,7 +22,7 @@ from .film import compare_html, film_html
 from .exports import download_links
 from .demo import ONE, Case, ReportPanel, demo_model, sentence_of
 
-# %% ../nbs/44_web.ipynb #b33e8b34
+# %% ../nbs/44_web.ipynb #5e77ea17
 _MIMIC = re.compile(r'mimic|(?:^|[/\\])p1\d([/\\]p1\d{7})?([/\\]|$)|\b[0-9a-f]{8}(?:-[0-9a-f]{8}){4}\b', re.I)
 
 def looks_credentialed(
@@ -37,7 +37,7 @@ def looks_credentialed(
             if m.is_file() and 'mimic' in set(pd.read_parquet(m, columns=['source']).source): return 'the manifest of its run'
     return ''
 
-# %% ../nbs/44_web.ipynb #5a25fa8d
+# %% ../nbs/44_web.ipynb #44a5e2f9
 @dataclass
 class DemoConfig(Config):
     "Serve the panel as a web page on this computer, or share it with a link"
@@ -80,7 +80,7 @@ def one_cell(
     spec = dict(name='python3', display_name='Python 3', language='python')
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=spec, title='Chest X-ray report'), cells=[cell])
 
-# %% ../nbs/44_web.ipynb #fc4dda2c
+# %% ../nbs/44_web.ipynb #6c9abe4a
 VOILA_PAGE = """{% extends 'lab/index.html.j2' %}
 {% block notebook_css %}{{ super() | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/all.min.css', 'data:text/css,')
   | replace('https://cdn.jsdelivr.net/npm/@fortawesome/fontawesome-free@^5/css/v4-shims.min.css', 'data:text/css,') }}
@@ -95,7 +95,8 @@ def voila_env(
     (page/'conf.json').write_text('{"base_template": "lab"}')
     (page/'index.html.j2').write_text(VOILA_PAGE)
     own = [str(o.locate()).split('/voila/templates')[0] for o in metadata.files('voila') or [] if str(o).endswith('lab/index.html.j2')]
-    return os.environ | dict(JUPYTER_PATH=os.pathsep.join([str(folder), *own, *filter(None, [os.environ.get('JUPYTER_PATH')])]))
+    quiet = 'ignore::DeprecationWarning:traitlets.traitlets' # for the form of an option that older versions of traitlets take too
+    return os.environ | dict(PYTHONWARNINGS=quiet, JUPYTER_PATH=os.pathsep.join([str(folder), *own, *filter(None, [os.environ.get('JUPYTER_PATH')])]))
 
 def voila_command(
     notebook, # Path
@@ -120,7 +121,7 @@ def serve_voila(
         done = subprocess.run(voila_command(nb, cfg.port, cfg.upload_mb, cfg.browser), env=voila_env(d))
     if done.returncode: raise CXRError(f'Voila ended with code {done.returncode}: read its message above; another --port may help.')
 
-# %% ../nbs/44_web.ipynb #571b6dc5
+# %% ../nbs/44_web.ipynb #da879c2c
 _STOPS = {} # Session -> the flag that stops its text
 
 def web_read(
@@ -162,7 +163,7 @@ def web_fields(
     return dict(case=case, film=case.film(low, high, invert), status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,
         log=log_html(case.turns), reference=case.reference, compared=''.join(compare_html(o, text, (a, b)) for o,a,b in others if rec and o))
 
-# %% ../nbs/44_web.ipynb #0409ad37
+# %% ../nbs/44_web.ipynb #3ca3fefd
 def writing(
     model, # `CXRModel`
     make, # Gives a generator of text, such as `CXRModel.stream`
@@ -186,7 +187,7 @@ def writing(
         if not isinstance(o, str): return
         time.sleep(every)
 
-# %% ../nbs/44_web.ipynb #78386f3b
+# %% ../nbs/44_web.ipynb #5c444042
 def web_choose(
     src, # Uploaded paths, or the name of an example
     shared:bool=False, # There is a public link
@@ -220,7 +221,7 @@ def web_generate(
         yield web_fields(case, 'Ready. Read it critically.' if text.stopped else 'The text ended before its end.', 'done')
     except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
 
-# %% ../nbs/44_web.ipynb #a7eb3287
+# %% ../nbs/44_web.ipynb #1e114b22
 def web_ask(
     model, # `CXRModel`
     case:Case, # Study of the visitor
@@ -249,7 +250,7 @@ def web_edit(
     case.findings, case.impression, case.reference = findings, impression, reference
     return {k: v for k,v in web_fields(case).items() if k in ('case', 'result', 'compared')}
 
-# %% ../nbs/44_web.ipynb #f5ec3e72
+# %% ../nbs/44_web.ipynb #d7073c0e
 def _layout(gr, model):
     "The fields of the page, by name"
     f = dict(case=gr.State(None))
@@ -300,7 +301,7 @@ def _connect(f, model, shared):
     for o in (f.low, f.high, f.invert): o.change(look, [f.case, f.low, f.high, f.invert], f.film, show_progress='hidden', trigger_mode='always_last', **closed)
     return f
 
-# %% ../nbs/44_web.ipynb #2b8975e9
+# %% ../nbs/44_web.ipynb #29dff6ab
 _LOOKS = """.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318;max-width:1240px!important}footer{display:none!important}
 .gradio-container .cxr-film img{margin:0}.gradio-container .cxr-film figcaption,.gradio-container .cxr-film figcaption *,.gradio-container .cxr-film p{color:#b9c2c7!important}.gradio-container .cxr-film p b{color:#fff!important}
 .gradio-container label>span,.gradio-container .block span[data-testid=block-info]{font-size:12.5px;font-weight:600;color:var(--soft)}"""
@@ -338,7 +339,7 @@ def launch_options(
     return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share, auth=('cxr', password), allowed_paths=[], show_error=False,
         max_file_size=f'{cfg.upload_mb}mb', inbrowser=cfg.browser, quiet=True, ssr_mode=False, prevent_thread_lock=True)
 
-# %% ../nbs/44_web.ipynb #bc3cb0c7
+# %% ../nbs/44_web.ipynb #7478672a
 def check_share(
     cfg:DemoConfig, # Settings
 ):
@@ -365,7 +366,7 @@ def serve_gradio(
         try: app.block_thread()
         finally: app.close()
 
-# %% ../nbs/44_web.ipynb #ef0f3154
+# %% ../nbs/44_web.ipynb #d8d7b21f
 def serve(
     cfg:DemoConfig, # Settings
 ):

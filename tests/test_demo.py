@@ -35,6 +35,17 @@ def test_ask():
     assert ask('x', model=Standin()).text == TEXT
     assert ask('x', 'Effusion?', Standin()) == 'Yes.'
 
+def test_which_model_answers(monkeypatch, tmp_path):
+    from cxr_llava import demo
+    asked = []
+    monkeypatch.setattr(demo, 'load_model', lambda lora, base: asked.append((lora and lora.split('/')[-1], base)) or Standin())
+    monkeypatch.setattr(demo, '_LOADED', {})
+    monkeypatch.setattr(demo, 'default_base', lambda: 'tiny')
+    for kw in (dict(), dict(base='tiny'), dict(lora_repo='some/where'), dict()): demo.demo_model(run=str(tmp_path), **kw)
+    monkeypatch.setattr(demo, 'default_base', lambda: 'llava-1.5-7b')
+    demo.demo_model(run=str(tmp_path))
+    assert asked == [('adapter', None), (None, 'tiny'), ('where', None), (None, None)] # each loaded once
+
 def test_generate_edit_save(panel):
     panel.choose_example('Left effusion')
     assert panel.record() is None and files(panel) == []
