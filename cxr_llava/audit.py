@@ -126,12 +126,13 @@ def _near_pairs(x, root):
     @lru_cache(maxsize=1) # pairs come sorted by their first
     def ways(i): return moved(small(i))
     who, sha, path, view, study = (x[c].tolist() for c in ('who', 'sha', 'path', 'view', 'study'))
+    few = len(x) <= MANY
     for col,kind in (('phash', 'near'), ('mirror_phash', 'mirrored')):
-        for i,j in near_hashes(x['phash'], x[col], NEAR_BITS if len(x) <= MANY else MANY_BITS):
+        for i,j in near_hashes(x['phash'], x[col], NEAR_BITS if few else MANY_BITS):
             if who[i] == who[j] or sha[i] == sha[j] or small(i) is None or small(j) is None: continue
             plain, best = NEAR[_view_of_pair(view[i], view[j])]
             b = detail(small(j, kind == 'mirrored'))
-            if likeness(detail(small(i)), b) >= plain or float((ways(i) @ middle(b)).max()) >= best: res.append((study[i], study[j], kind))
+            if likeness(detail(small(i)), b) >= plain or few and float((ways(i) @ middle(b)).max()) >= best: res.append((study[i], study[j], kind))
     return res
 
 def _view_of_pair(a, b): return 'frontal' if 'frontal' in (a, b) else 'unknown' if 'unknown' in (a, b) else 'lateral'
