@@ -30,11 +30,12 @@ def _mimic_view(row):
     return v if v != 'unknown' else view_of(row.get('ViewCodeSequence_CodeMeaning'))
 
 def _mimic_splits(folder, rejects):
-    "Study number -> split; None where its name is unknown"
+    "Study number -> split; None where its name is unknown or its X-rays disagree"
     res = {}
     for where,row in _table_rows(folder, 'split', ('dicom_id', 'subject_id', 'study_id'), rejects):
         name = (row.get('split') or '').strip().lower()
-        res[row['study_id']] = SPLITS.get(name, '') if not name or name in SPLITS else None
+        split = SPLITS.get(name, '') if not name or name in SPLITS else None
+        res[row['study_id']] = split if res.get(row['study_id'], split) == split else None
     return res
 
 # %% ../nbs/03c_mimic.ipynb #3c307c4e
@@ -97,7 +98,7 @@ def _mimic_study(bases, archive, job):
     tail = f'files/p{sub[:2]}/p{sub}/s{sid}'
     pairs = frontal_first((p, v) for x,v in xrays if (p := _tree_file(bases, f'{tail}/{x}')))
     if not pairs: return sid, sub, 'X-ray file missing'
-    if split is None: return sid, sub, 'unknown split'
+    if split is None: return sid, sub, 'unknown split, or two splits for one study'
     data = _report_of(bases, archive, f'{tail}.txt')
     if data is None: return sid, sub, 'report file missing'
     st = from_report(f's{sid}', f'p{sub}', 'mimic', pairs, decoded(data), split, **labels)
