@@ -166,7 +166,7 @@ def run_cpu(a):
     m = load_model(tiny_adapter())
     with tempfile.TemporaryDirectory() as d:
         paths = phantoms(d, max(a.n, a.asked))
-        return dict(model=m.info, cores=1, threads=1, reports=bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats) if a.n else [], followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
+        return dict(model=m.info | dict(adapter='tiny_adapter()'), cores=1, threads=1, reports=bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats) if a.n else [], followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
 
 def run_gpu(a):
     import torch
