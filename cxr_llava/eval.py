@@ -25,7 +25,7 @@ from cxr_llava.analysis import (by_group, cases_of, differences, labels_of, leng
     text_scores)
 from .systems import (CONSTANT, check_rows, inputs_of, manifest_of, meet, now, other_study, patients_of, predict, read_items, shared_rows,
     source_of, split_hash, view_of, world)
-from .foreign import load_pairs, reference_hash
+from .foreign import check_ids, load_pairs, read_texts, reference_hash, same_references
 from .baselines import blind_reports, neighbour_reports
 from .gates import image_gate, is_english, text_gates
 from .literature import checked_tables
@@ -240,14 +240,14 @@ def other_systems(
     known, # Systems already there
 )->tuple: # Name -> rows, and name -> why it is not scored
     "Systems that others have put beside ours"
-    res, left, refs = {}, {}, {o['id']: o['reference'] for o in items}
+    res, left, want = {}, {}, {o['id']: o for o in items}
     for p in sorted(Path(folder).glob('*.jsonl')):
-        if p.stem in (*known, *TITLES) or '.part' in p.name or p.name.endswith('.refused.jsonl'): continue
+        if p.stem in (*known, *TITLES) or '.part' in p.name: continue
         try:
-            from cxr_llava.foreign import check_ids, read_texts
             rows = {o['id']: o for o in read_texts(p)}
-            check_ids(rows, refs, p.name)
-            res[p.stem] = [dict(id=k, text=rows[k]['prediction'], reference=r, stopped=rows[k]['stopped']) for k,r in refs.items()]
+            check_ids(rows, want, p.name)
+            same_references(p, list(rows.values()), want)
+            res[p.stem] = [dict(id=k, text=rows[k]['prediction'], reference=o['reference'], stopped=rows[k]['stopped']) for k,o in want.items()]
         except CXRError as e:
             left[p.stem] = str(e)
             say(f'{p.name}: not scored. {e}')

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'read_records', 'pick_names', 'as_text', 'as_id', 'read_texts', 'reference_hash', 'check_ids', 'load_pairs',
-           'names_of']
+           'names_of', 'same_references']
 
-# %% ../nbs/36a_foreign.ipynb #22bd720d
+# %% ../nbs/36a_foreign.ipynb #109665f6
 import csv, io, json, math
 from collections import Counter
 from pathlib import Path
 from .stages import CXRError, hash_json, read_json, say
 from .prompts import format_answer
 
-# %% ../nbs/36a_foreign.ipynb #92da310a
+# %% ../nbs/36a_foreign.ipynb #fdbd3a10
 def _text_of(path):
     "Text of a file, or a sentence"
     try: text = Path(path).read_bytes().decode('utf-8-sig')
@@ -48,7 +48,7 @@ def _table(text, path):
             raise CXRError(f'{path}, line {i} has {len(r)} fields where the header has {len(names)}: put texts with commas in quotes.')
     return [(f'{path}, line {i}', dict(zip(names, r))) for i,r in body]
 
-# %% ../nbs/36a_foreign.ipynb #2a135ed0
+# %% ../nbs/36a_foreign.ipynb #e8efe7b8
 def _json_rows(obj, path):
     "Records of a JSON document"
     if isinstance(obj, dict) and isinstance(obj.get('test'), list):
@@ -75,7 +75,7 @@ def read_records(
     if odd: raise CXRError(f'{odd} is not a record with an id and a text: write {{"id": ..., "prediction": ...}}.')
     return [(w, {str(k).strip().lower().replace(' ', '_').replace('-', '_'): v for k,v in o.items()}) for w,o in rows]
 
-# %% ../nbs/36a_foreign.ipynb #db4eb63a
+# %% ../nbs/36a_foreign.ipynb #55b8992a
 NAMES = dict(
     id=('id', 'study_id', 'studyid', 'uid', 'dicom_id', 'image_id', 'image', 'image_path', 'img_id', 'filename', 'file_name', 'file', 'case_id', 'name', 'key'),
     prediction=('prediction', 'predictions', 'predicted', 'pred', 'generated', 'generated_report', 'generation', 'hypothesis', 'hyp', 'candidate',
@@ -99,7 +99,7 @@ def pick_names(
             res[role] = first(role, set(res.values()) - {None})
     return res
 
-# %% ../nbs/36a_foreign.ipynb #35f2b8ef
+# %% ../nbs/36a_foreign.ipynb #f54d0150
 def as_text(
     v, # Value of a text column
 )->str: # The text, or `None` where it is none
@@ -123,7 +123,7 @@ def _answer(o):
     if isinstance(turns, list): return next((t.get('value', t.get('content')) for t in turns[1:2] if isinstance(t, dict)), None)
     if 'findings' in o or 'impression' in o: return format_answer(*[as_text(o.get(k)) for k in ('findings', 'impression')])
 
-# %% ../nbs/36a_foreign.ipynb #030a38f8
+# %% ../nbs/36a_foreign.ipynb #ba1347f0
 def read_texts(
     path, # File with predictions or references
     side:str='prediction', # What it must hold: `prediction` or `reference`
@@ -153,7 +153,7 @@ def _test_only(rows, path):
     say(f'{path}: {len(kept)} of {len(rows)} records are of the split "test"; only these are used')
     return kept
 
-# %% ../nbs/36a_foreign.ipynb #deed373d
+# %% ../nbs/36a_foreign.ipynb #e500ca99
 def _some(wheres, word): return f'{len(wheres)} {word}{"s"*(len(wheres) != 1)} (first: {wheres[0]})'
 
 def _complain(res, wheres, path, roles):
@@ -171,7 +171,7 @@ def _complain(res, wheres, path, roles):
         bad = [w for o,w in zip(res, wheres) if not as_text(o['reference']).strip()]
         if bad: raise CXRError(f'{_some(bad, "record")} with an empty reference: there is nothing to score against; take these studies out of both files.')
 
-# %% ../nbs/36a_foreign.ipynb #87d798d7
+# %% ../nbs/36a_foreign.ipynb #7f411d57
 def reference_hash(
     rows, # Dicts with `id` and `reference`
 )->str: # 12 hexadecimal digits
@@ -193,7 +193,7 @@ def check_ids(
     raise CXRError(f'{name} and the {len(want)} references do not match: {"; ".join(parts)}. Complete the file, or score the '
         f'{len(want) - len(lost)} common studies with --intersection.')
 
-# %% ../nbs/36a_foreign.ipynb #f76c2250
+# %% ../nbs/36a_foreign.ipynb #9bd5bd55
 def load_pairs(
     predictions:list, # Files, one per system
     references=None, # File with references; `None`: they stand in the files of predictions
@@ -206,7 +206,7 @@ def load_pairs(
         if first[1][0]['reference'] is None: raise CXRError(f'{first[0]} has no references: give them with --references FILE, or in a column such as {", ".join(NAMES["reference"][:3])}.')
         refs = first[1]
     want = {o['id']: o for o in refs}
-    for p,rows in files.values(): _same_references(p, rows, want)
+    for p,rows in files.values(): same_references(p, rows, want, intersection)
     if intersection: want = _common(want, {p: {o['id'] for o in rows} for p,rows in files.values()})
     else:
         for p,rows in files.values(): check_ids({o['id'] for o in rows}, want, p)
@@ -220,13 +220,19 @@ def names_of(
     stems = [Path(p).stem for p in paths]
     return [s if stems[:i].count(s) == 0 else f'{s}-{i + 1}' for i,s in enumerate(stems)]
 
-# %% ../nbs/36a_foreign.ipynb #abee8a60
-def _same_references(path, rows, want):
-    "A file that says which split or which references it was made for must mean these"
+# %% ../nbs/36a_foreign.ipynb #05285f43
+def same_references(
+    path, # File of predictions; `<name>.meta.json` beside it may say which references it was made for
+    rows:list, # From `read_texts`
+    want:dict, # Id -> record with `id` and `reference`
+    part:bool=False, # Only some of the studies are to be scored
+):
+    "Raises `CXRError` when a file says that it was made for another split or for other references"
     side = Path(path).with_suffix('.meta.json')
     made = read_json(side).get('references') if side.exists() else None
     mine = reference_hash(want.values())
-    if made and made != mine and {o['id'] for o in rows} != set(want):
+    silent = all(o['reference'] is None for o in rows)
+    if made and made != mine and not part and (silent or {o['id'] for o in rows} != set(want)):
         raise CXRError(f'{path} was made for another split (references {made}; these are {mine}): score it with its own references.')
     def differs(o): return o['reference'] is not None and o['id'] in want and o['reference'].split() != want[o['id']]['reference'].split()
     other = [o['id'] for o in rows if differs(o)]

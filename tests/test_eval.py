@@ -146,6 +146,7 @@ def test_predictions_of_another_split(tmp_path):
     p = write_jsonl(tmp_path/'p.jsonl', [dict(id=f's{i}', text='Clear.') for i in range(4)])
     write_json(tmp_path/'p.meta.json', dict(references='0'*12))
     assert 'another split' in refused(tmp_path, '--predictions', p, '--references', write_jsonl(tmp_path/'r.jsonl', [dict(id=f't{i}', ref='Clear.') for i in range(4)]))
+    with pytest.raises(CXRError, match='another split'): score(tmp_path, p, write_jsonl(tmp_path/'r.jsonl', [dict(id=f's{i}', ref='Other words.') for i in range(4)])) # same ids
     q = write_jsonl(tmp_path/'q.jsonl', [dict(id=f's{i}', text='Clear.', reference='Other.') for i in range(4)])
     with pytest.raises(CXRError, match='carries other references'): score(tmp_path, q, write_jsonl(tmp_path/'r.jsonl', [dict(id=f's{i}', ref='Clear.') for i in range(4)]))
 
@@ -201,10 +202,12 @@ def test_probes_and_guests(split):
     cfg = EvalConfig(run=str(split), data_path=str(split/'test.json'), bootstrap=200)
     write_jsonl(split/'predictions/guest.jsonl', [dict(id=f's{i}', report='Edema.') for i in range(30)])
     write_jsonl(split/'predictions/stray.jsonl', [dict(id='other', report='Edema.')])
+    write_jsonl(split/'predictions/alien.jsonl', [dict(id=f's{i}', report='Edema.') for i in range(30)])
+    write_json(split/'predictions/alien.meta.json', dict(references='0'*12))
     m = evaluate(cfg, model=Fake(split))
     assert {'tuned', 'base', 'shuffled', 'blank', 'noise', 'constant', 'guest'} == set(m['systems'])
     assert all(m['gates'][k]['status'] == 'pass' and m['gates'][k]['lo'] > 0 for k in ('shuffled', 'blank', 'noise'))
-    assert 'stray' in m['provenance']['not_scored']
+    assert set(m['provenance']['not_scored']) == {'stray', 'alien'}
     for s in ('tuned', 'blank', 'constant'):
         made = read_json(split/f'predictions/{s}.meta.json')
         assert made['split'] and made['references'] and made['made'] and made['versions']
