@@ -50,7 +50,9 @@ def run(cmd, kill_after=None, rng=None):
 
 def forked(cmd, kill_after=None, rng=None):
     "As `run`, with copies of this process"
+    from transformers import LlavaForConditionalGeneration, LlavaProcessor, Trainer # noqa: F401 loaded once, for all copies
     from cxr_llava.finetune import FinetuneConfig, finetune
+    import accelerate, bitsandbytes, matplotlib.figure, pandas, peft # noqa: F401
     given = dict(zip([o.lstrip('-') for o in cmd[4::2]], cmd[5::2]))
     n, t, who, f = int(given.pop('processes')), time.time(), None, tempfile.TemporaryFile('w+')
     with socket.socket() as s:
@@ -90,6 +92,13 @@ def trial(i, cmd_of, top, whole, rng, run):
     secs, code, _, said = run(cmd_of(out))
     return dict(kills=kills, resumed='resume: from' in said, exit=code, adapter=read_json(out/'finetune.json')['adapter_hash'] if code == 0 else said[-500:]), out
 
+def reference(start, cmd_of, out):
+    "Seconds, adapter and losses of an uninterrupted run"
+    out.mkdir()
+    whole, code, _, said = start(cmd_of(out))
+    if code: raise SystemExit(said)
+    return whole, read_json(out/'finetune.json')['adapter_hash'], losses(out)
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--kills', type=int, default=20, help='trials for each number of processes')
@@ -100,22 +109,18 @@ def main():
     a = p.parse_args()
     top, res, good, n = Path(tempfile.mkdtemp(prefix='cxr-kill-')), [], 0, 0
     data = conversations(top)
-    for procs in a.processes:
-        def cmd_of(out): return command(data, out, '--dropout', '0.1', '--processes', str(procs), '--save_minutes', '0.005')
-        ref = top/f'reference{procs}'
-        ref.mkdir()
-        start = forked if a.fork else run
-        whole, code, _, said = start(cmd_of(ref))
-        if code: raise SystemExit(said)
-        want, curve = read_json(ref/'finetune.json')['adapter_hash'], losses(ref)
-        rng = random.Random(a.seed + procs)
-        for i in range(a.kills):
-            d, out = trial(f'{procs}-{i}', cmd_of, top, whole, rng, start)
+    start, refs, rng = forked if a.fork else run, {}, random.Random(a.seed)
+    def cmd_of(procs): return lambda out: command(data, out, '--dropout', '0.1', '--processes', str(procs), '--save_minutes', '0.005')
+    for i in range(a.kills):
+        for procs in a.processes:
+            if procs not in refs: refs[procs] = reference(start, cmd_of(procs), top/f'reference{procs}')
+            whole, want, curve = refs[procs]
+            d, out = trial(f'{procs}-{i}', cmd_of(procs), top, whole, rng, start)
             d |= dict(processes=procs, equal=d['exit'] == 0 and d['adapter'] == want and losses(out) == curve)
             res, good, n = res + [d], good + d['equal'], n + 1
             print(f'{"equal" if d["equal"] else "DIFFERENT"}  {procs} process(es), {d["kills"]}', flush=True)
             shutil.rmtree(out, ignore_errors=True)
-    write_json(a.out, dict(what=__doc__.split('\n')[0], started_by='fork' if a.fork else 'command', equal=good, trials=n, versions=versions(), results=res))
+            write_json(a.out, dict(what=__doc__.split('\n')[0], started_by='fork' if a.fork else 'command', equal=good, trials=n, versions=versions(), results=res))
     shutil.rmtree(top, ignore_errors=True)
     print(f'{good} of {n} equal to the uninterrupted run')
     raise SystemExit(good != n)
