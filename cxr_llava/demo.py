@@ -17,7 +17,7 @@ from .images import XRay, read_xray
 from .model import CXRModel, Report, default_base, load_model, tiny_adapter
 from .evidence import EVIDENCE_CAUTION
 from .panel import (CSS, PANEL_CSS, box, button, check, doubts_html, example_part, example_study, example_xray, find_reference,
-    findings_chips, head_html, html_part, list_folder, log_html, made_by, on_enter, progress_html, report_card, slider, so_far,
+    findings_chips, head_html, html_part, list_folder, log_html, on_enter, progress_html, report_card, slider, so_far,
     start_folder, status_html, step_into, tabs, text_field, uploaded)
 from .film import WINDOWS, compare_html, film_html, overlaid, reduced, unpadded, windowed
 from .exports import download_links, model_sections, report_record, xray_facts
@@ -49,7 +49,7 @@ def ask(
     model = model or demo_model()
     with ONE: return model.generate_report(src) if question is None else model.ask(src, question)
 
-# %% ../nbs/40_demo.ipynb #661df94f
+# %% ../nbs/40_demo.ipynb #46023964
 @dataclass(eq=False)
 class Case:
     "A study in front of the panel"
@@ -85,7 +85,7 @@ def record(self:Case,
     name = ', '.join(self.names) if with_name else ''
     return report_record(self.report, self.facts, self.findings, self.impression, self.turns, self.indication, name)
 
-# %% ../nbs/40_demo.ipynb #50950c6f
+# %% ../nbs/40_demo.ipynb #0f63124d
 @patch
 def film(self:Case,
     low:int=0, # Grey level shown black
@@ -124,7 +124,7 @@ class ReportPanel:
     @property
     def busy(self): return self._thread is not None and self._thread.is_alive() and not self._flag.is_set() # A text is being written
 
-# %% ../nbs/40_demo.ipynb #c2577574
+# %% ../nbs/40_demo.ipynb #c25b306f
 @patch
 def card(self:ReportPanel)->str: # HTML
     "The study shown, or an example, as picture and text"
@@ -173,7 +173,7 @@ def _sources(self:ReportPanel, w):
     w.tabs = tabs({'Examples': example_part(self.choose_example), 'Upload': up, 'Folder': folder})
     return box([w.tabs, w.second], 'cxr-sources')
 
-# %% ../nbs/40_demo.ipynb #7796a34f
+# %% ../nbs/40_demo.ipynb #3290466a
 @patch
 def _report_part(self:ReportPanel, w):
     "Fields of the report"
@@ -282,7 +282,7 @@ def choose_example(self:ReportPanel,
     "Show one of the examples"
     self.safely(lambda: self.set_xray(*example_study(name)))
 
-# %% ../nbs/40_demo.ipynb #508b6f9a
+# %% ../nbs/40_demo.ipynb #24b789c8
 @patch
 def take_upload(self:ReportPanel):
     "Show what was uploaded; the upload button is emptied, so that the same file can come again"
@@ -382,7 +382,7 @@ def _outcome(rep, stopped, what, seconds):
     if rep.stopped: return f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done'
     return (f'{what} was stopped before its end.' if stopped else f'{what} was cut at its length limit.'), ''
 
-# %% ../nbs/40_demo.ipynb #041ad559
+# %% ../nbs/40_demo.ipynb #8a15c7b2
 @patch
 def wait(self:ReportPanel,
     seconds:float=60, # At most
@@ -462,7 +462,7 @@ def refresh(self:ReportPanel):
     w.past.options = [(f'{i}. {o.names[0] or "X-ray"}: {o.impression or o.findings}'[:90], i) for i,o in enumerate(self.cases, 1)]
     self._sentences()
 
-# %% ../nbs/40_demo.ipynb #c25111ea
+# %% ../nbs/40_demo.ipynb #aa8ee2b0
 @patch
 def rate(self:ReportPanel):
     "Let the model say how sure it is of each sentence. Raises `CXRError` before there is a report"
@@ -526,7 +526,7 @@ def ask_typed(self:ReportPanel):
     self._write(lambda flag: self.model.chat(case.src, q, history, limit, stop=flag), show, done, 'Writing the answer; Stop ends it.')
     self.w.question.value = ''
 
-# %% ../nbs/40_demo.ipynb #f58b43f0
+# %% ../nbs/40_demo.ipynb #536f9040
 @patch
 def report_base(self:ReportPanel):
     "Let the base report the X-ray without its adapter. Raises `CXRError` when there is no adapter"

@@ -6,15 +6,14 @@
 __all__ = ['WINDOWS', 'windowed', 'overlaid', 'unpadded', 'picture_uri', 'reduced', 'film_html', 'label_table', 'marked_words',
            'compare_html']
 
-# %% ../nbs/42_film.ipynb #6cbdbe97
+# %% ../nbs/42_film.ipynb #b89abc53
 import base64, difflib, io, re
 import numpy as np
 from PIL import Image
-from .stages import CXRError
 from .page import esc
-from .panel import CSS, PANEL_CSS, note_list, text_labels
+from .panel import note_list, text_labels
 
-# %% ../nbs/42_film.ipynb #17b1f277
+# %% ../nbs/42_film.ipynb #a0fc6752
 WINDOWS = {'As read': (0, 255), 'Lungs': (0, 150), 'Heart and mediastinum': (90, 255), 'Bones': (130, 255)} # Name -> black and white level
 
 def windowed(
@@ -27,7 +26,7 @@ def windowed(
     t = np.clip((np.arange(256) - low)/max(1, high - low), 0, 1)*255
     return im.convert('L').point((255 - t if invert else t).round().astype(int).tolist())
 
-# %% ../nbs/42_film.ipynb #7afe9f94
+# %% ../nbs/42_film.ipynb #0cc7ddee
 _HEAT = np.array([[20, 120, 140], [255, 196, 60], [255, 84, 40]]) # Colours at 0, .5 and 1
 
 def overlaid(
@@ -44,7 +43,7 @@ def overlaid(
     a = (opacity*h**.8)[..., None]
     return Image.fromarray((np.asarray(im.convert('RGB'))*(1 - a) + colour*a).round().astype(np.uint8))
 
-# %% ../nbs/42_film.ipynb #175b9004
+# %% ../nbs/42_film.ipynb #8f9479b9
 def unpadded(
     heat, # Array over the padded square, shape (n,n)
     size:tuple, # Width and height of the X-ray
@@ -55,7 +54,7 @@ def unpadded(
     dx, dy = round(8*n*max(0, 1 - w/h)), round(8*n*max(0, 1 - h/w))
     return big[dy:16*n - dy, dx:16*n - dx]
 
-# %% ../nbs/42_film.ipynb #31fd7053
+# %% ../nbs/42_film.ipynb #f0a4a6db
 def picture_uri(
     im, # Mode 'L' or 'RGB'
     quality:int=85, # JPEG quality
@@ -74,7 +73,7 @@ def reduced(
     im.thumbnail((size, size))
     return im
 
-# %% ../nbs/42_film.ipynb #5c505c8c
+# %% ../nbs/42_film.ipynb #8d47cd2d
 def film_html(
     pictures=(), # Pictures to show
     names=(), # What to call each
@@ -89,7 +88,7 @@ def film_html(
     shots = ''.join(one(*o) for o in zip(pictures, names, sizes))
     return f'<div class="cxr-film{" cxr-two" if len(pictures) > 1 else ""}">{shots}</div>{note_list(notes)}'
 
-# %% ../nbs/42_film.ipynb #208873ba
+# %% ../nbs/42_film.ipynb #de11d383
 _STATE = {1: 'yes', 0: 'no', -1: 'possible', None: '–'}
 
 def label_table(
@@ -106,7 +105,7 @@ def label_table(
     head = ''.join(f'<th scope="col">{esc(o)}</th>' for o in ('Finding', *names, ''))
     return f'<table class="cxr-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
-# %% ../nbs/42_film.ipynb #3cfa737a
+# %% ../nbs/42_film.ipynb #a0117d0b
 def marked_words(
     one:str, # A text
     two:str, # The text it is compared with

@@ -163,7 +163,7 @@ def step_into(
     if top is not None and not to.is_relative_to(Path(top).resolve()): raise CXRError(f'{Path(name).name} lies outside the folder shown here.')
     return to
 
-# %% ../nbs/41_panel.ipynb #c834f584
+# %% ../nbs/41_panel.ipynb #e0663ec0
 @lru_cache(4)
 def _manifest(path, when):
     "Image -> report, of a manifest as it was at `when`"
@@ -271,7 +271,7 @@ def so_far(
     if s.findings is None and s.impression is None: return ('' if 'FINDINGS:'.startswith(text.strip()) else text.strip()), ''
     return s.findings or '', s.impression or ''
 
-# %% ../nbs/41_panel.ipynb #8aa38a20
+# %% ../nbs/41_panel.ipynb #3036e242
 def doubts_html(
     sentences, # (sentence, words for how sure) pairs
     sure:tuple=('confident', 'not rated'), # Words that are only counted
@@ -280,7 +280,7 @@ def doubts_html(
     if not sentences: return ''
     less, counts = [(t, w) for t,w in sentences if w not in sure], [(w, sum(v == w for _,v in sentences)) for w in sure]
     head = ', '.join(f'{n} of {len(sentences)} sentences {w}' for w,n in counts if n) or f'{len(sentences)} sentences'
-    return f'<div class="cxr-doubts"><div class="cxr-soft">{esc(head)}{"; less so" if less else ""}. Sure is not the same as right.</div>' + ''.join(
+    return f'<div class="cxr-doubts"><div class="cxr-soft">{esc(head)}{", less so below" if less else ""}. Sure is not the same as right.</div>' + ''.join(
         f'<div class="cxr-doubt"><b>{esc(w)}</b><span>{esc(t)}</span></div>' for t,w in less) + '</div>'
 
 # %% ../nbs/41_panel.ipynb #2a5ecae4
