@@ -6,14 +6,14 @@
 __all__ = ['NAMES', 'read_records', 'pick_names', 'as_text', 'as_id', 'read_texts', 'reference_hash', 'check_ids', 'load_pairs',
            'names_of', 'same_references']
 
-# %% ../nbs/36a_foreign.ipynb #109665f6
+# %% ../nbs/36a_foreign.ipynb #d4662946
 import csv, io, json, math
 from collections import Counter
 from pathlib import Path
 from .stages import CXRError, hash_json, read_json, say
 from .prompts import format_answer
 
-# %% ../nbs/36a_foreign.ipynb #fdbd3a10
+# %% ../nbs/36a_foreign.ipynb #60c5fe6d
 def _text_of(path):
     "Text of a file, or a sentence"
     try: text = Path(path).read_bytes().decode('utf-8-sig')
@@ -48,7 +48,7 @@ def _table(text, path):
             raise CXRError(f'{path}, line {i} has {len(r)} fields where the header has {len(names)}: put texts with commas in quotes.')
     return [(f'{path}, line {i}', dict(zip(names, r))) for i,r in body]
 
-# %% ../nbs/36a_foreign.ipynb #e8efe7b8
+# %% ../nbs/36a_foreign.ipynb #6af334d1
 def _json_rows(obj, path):
     "Records of a JSON document"
     if isinstance(obj, dict) and isinstance(obj.get('test'), list):
@@ -75,7 +75,7 @@ def read_records(
     if odd: raise CXRError(f'{odd} is not a record with an id and a text: write {{"id": ..., "prediction": ...}}.')
     return [(w, {str(k).strip().lower().replace(' ', '_').replace('-', '_'): v for k,v in o.items()}) for w,o in rows]
 
-# %% ../nbs/36a_foreign.ipynb #55b8992a
+# %% ../nbs/36a_foreign.ipynb #c1274c31
 NAMES = dict(
     id=('id', 'study_id', 'studyid', 'uid', 'dicom_id', 'image_id', 'image', 'image_path', 'img_id', 'filename', 'file_name', 'file', 'case_id', 'name', 'key'),
     prediction=('prediction', 'predictions', 'predicted', 'pred', 'generated', 'generated_report', 'generation', 'hypothesis', 'hyp', 'candidate',
@@ -99,7 +99,7 @@ def pick_names(
             res[role] = first(role, set(res.values()) - {None})
     return res
 
-# %% ../nbs/36a_foreign.ipynb #f54d0150
+# %% ../nbs/36a_foreign.ipynb #f175b332
 def as_text(
     v, # Value of a text column
 )->str: # The text, or `None` where it is none
@@ -123,7 +123,7 @@ def _answer(o):
     if isinstance(turns, list): return next((t.get('value', t.get('content')) for t in turns[1:2] if isinstance(t, dict)), None)
     if 'findings' in o or 'impression' in o: return format_answer(*[as_text(o.get(k)) for k in ('findings', 'impression')])
 
-# %% ../nbs/36a_foreign.ipynb #ba1347f0
+# %% ../nbs/36a_foreign.ipynb #98ff23ec
 def read_texts(
     path, # File with predictions or references
     side:str='prediction', # What it must hold: `prediction` or `reference`
@@ -153,7 +153,7 @@ def _test_only(rows, path):
     say(f'{path}: {len(kept)} of {len(rows)} records are of the split "test"; only these are used')
     return kept
 
-# %% ../nbs/36a_foreign.ipynb #e500ca99
+# %% ../nbs/36a_foreign.ipynb #f7007a1b
 def _some(wheres, word): return f'{len(wheres)} {word}{"s"*(len(wheres) != 1)} (first: {wheres[0]})'
 
 def _complain(res, wheres, path, roles):
@@ -167,11 +167,8 @@ def _complain(res, wheres, path, roles):
         if bad:
             raise CXRError(f'{_some(bad, "record")} whose {role} is not a text ({str(res[wheres.index(bad[0])][role])[:30]}): '
                 'write "" for a report that is empty.')
-    if 'reference' in roles:
-        bad = [w for o,w in zip(res, wheres) if not as_text(o['reference']).strip()]
-        if bad: raise CXRError(f'{_some(bad, "record")} with an empty reference: there is nothing to score against; take these studies out of both files.')
 
-# %% ../nbs/36a_foreign.ipynb #7f411d57
+# %% ../nbs/36a_foreign.ipynb #e489e92c
 def reference_hash(
     rows, # Dicts with `id` and `reference`
 )->str: # 12 hexadecimal digits
@@ -193,7 +190,7 @@ def check_ids(
     raise CXRError(f'{name} and the {len(want)} references do not match: {"; ".join(parts)}. Complete the file, or score the '
         f'{len(want) - len(lost)} common studies with --intersection.')
 
-# %% ../nbs/36a_foreign.ipynb #9bd5bd55
+# %% ../nbs/36a_foreign.ipynb #c1c5f7c9
 def load_pairs(
     predictions:list, # Files, one per system
     references=None, # File with references; `None`: they stand in the files of predictions
@@ -210,6 +207,10 @@ def load_pairs(
     if intersection: want = _common(want, {p: {o['id'] for o in rows} for p,rows in files.values()})
     else:
         for p,rows in files.values(): check_ids({o['id'] for o in rows}, want, p)
+    bare = [k for k,o in want.items() if not o['reference'].strip()]
+    if bare:
+        raise CXRError(f'{len(bare)} of {len(want)} references are empty (first: "{bare[0]}"): there is nothing to score against; take these studies '
+            'out of both files, or leave them out with --intersection.')
     res = {n: _joined({o['id']: o for o in rows}, want, p) for n,(p,rows) in files.items()}
     return res, {k: o['patient'] for k,o in want.items()}
 
@@ -220,7 +221,7 @@ def names_of(
     stems = [Path(p).stem for p in paths]
     return [s if stems[:i].count(s) == 0 else f'{s}-{i + 1}' for i,s in enumerate(stems)]
 
-# %% ../nbs/36a_foreign.ipynb #05285f43
+# %% ../nbs/36a_foreign.ipynb #06236781
 def same_references(
     path, # File of predictions; `<name>.meta.json` beside it may say which references it was made for
     rows:list, # From `read_texts`
@@ -240,7 +241,9 @@ def same_references(
 
 def _common(want, have):
     "References that every file has a prediction for, said loudly"
-    both = {k: o for k,o in want.items() if all(k in ids for ids in have.values())}
+    bare = [k for k,o in want.items() if not o['reference'].strip()]
+    if bare: say(f'{len(bare)} studies with an empty reference are left out, such as "{bare[0]}"')
+    both = {k: o for k,o in want.items() if k not in set(bare) and all(k in ids for ids in have.values())}
     if not both: raise CXRError(f'No study is in all of {", ".join(map(str, have))} and in the references: there is nothing to score.')
     for p,ids in have.items():
         lost, more = len([k for k in want if k not in ids]), len([k for k in ids if k not in want])

@@ -101,6 +101,15 @@ def test_ids_that_do_not_match(tmp_path):
     m = score(tmp_path, preds(p[2:]), refs, intersection=True)
     assert m['systems']['p']['n'] == 10 and 'intersection' in m['warnings'][0] and 'Only the intersection' in (tmp_path/'out/report.html').read_text()
 
+def test_a_whole_data_set_as_references(tmp_path):
+    "The Kaggle CSV of Open-i beside predictions for a few of its studies; some of its reports are empty"
+    p = pairs(8)
+    refs = write_csv(tmp_path/'indiana_reports.csv', [dict(uid=o['id'], MeSH='normal', image='Xray', findings='' if i == 5 else o['reference'].split('\n')[1], impression='') for i,o in enumerate(p)])
+    f = write_jsonl(tmp_path/'p.jsonl', [dict(id=o['id'], report=o['prediction']) for o in p[:6]])
+    with pytest.raises(CXRError, match='2 studies without a prediction'): score(tmp_path, f, refs)
+    assert score(tmp_path, f, refs, intersection=True)['systems']['p']['n'] == 5
+    with pytest.raises(CXRError, match='1 of 8 references are empty'): score(tmp_path, write_jsonl(tmp_path/'q.jsonl', [dict(id=o['id'], report=o['prediction']) for o in p]), refs)
+
 def test_duplicate_references_and_repeated_files(tmp_path):
     p = pairs(3)
     f = write_jsonl(tmp_path/'p.jsonl', p)
