@@ -130,6 +130,8 @@ def make_trainer(
     from torch.utils.data import SequentialSampler
     class InOrder(Trainer):
         def _get_train_sampler(self, *a, **kw): return SequentialSampler(self.train_dataset)
+        def _inner_training_loop(self, batch_size=None, *a, **kw): # transformers 5.0 would take the batch size of the checkpoint
+            return super()._inner_training_loop(self.args.train_batch_size, *a, **kw)
         def _save_checkpoint(self, *a, **kw):
             try: super()._save_checkpoint(*a, **kw)
             except Exception as e:
