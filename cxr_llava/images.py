@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageOps
 from .stages import CXRError, hash_json, os_sentence, read_jsonl, say, sha256, write_atomic, write_jsonl
 from .pixels import ImageError, MAX_PIXELS, check_jpeg, check_size, grey8, name_of, not_allowed, read_bytes, sniff
-from .looks import look_notes, looks_inverted
+from .looks import look_notes, looks_inverted, trim_borders
 
 # %% ../nbs/01_images.ipynb #a6328a34
 @dataclass
@@ -79,7 +79,7 @@ def _orientation(im):
     try: return int(im.getexif().get(274, 0) or getattr(im, 'tag_v2', {}).get(274, 0))
     except Exception: return 0
 
-# %% ../nbs/01_images.ipynb #9b0d112a
+# %% ../nbs/01_images.ipynb #7c3135f7
 def _check_length(im, data, name):
     "Refuse a file that is shorter than its own tables say"
     need = 0
@@ -91,7 +91,7 @@ def _check_length(im, data, name):
         need = int.from_bytes(data[10:14], 'little') + (im.width*int.from_bytes(data[28:30], 'little') + 31)//32*4*im.height
     if need > len(data): raise ImageError(f'{name} is cut off: it has {len(data)} of {need} bytes; fetch it again.')
 
-# %% ../nbs/01_images.ipynb #14420cbc
+# %% ../nbs/01_images.ipynb #4aeeffce
 def _float_tiff(data, name):
     "Picture of an uncompressed TIFF of half or double floats, else None"
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -147,7 +147,7 @@ def _from_array(a, name):
         g = Image.fromarray(np.ascontiguousarray(g))
     return g, notes, meta
 
-# %% ../nbs/01_images.ipynb #840e5c97
+# %% ../nbs/01_images.ipynb #39af45b4
 _LOCK, _READERS = threading.Lock(), []
 
 @contextlib.contextmanager
@@ -208,9 +208,10 @@ def prepare_xray(
     im, # `XRay` or PIL image
     size:int=336, # Longest side of the result, pixels
 )->Image.Image: # Square, mode 'L', at most `size` wide
-    "Pad to square, then make smaller if needed"
+    "Take off a flat frame, make smaller if needed, pad to square"
     im = im.image if isinstance(im, XRay) else im
     if im.mode != 'L': im = read_xray(im).image
+    im = trim_borders(im)
     w, h = im.size
     if max(w, h) > size:
         k = size/max(w, h)
@@ -249,7 +250,7 @@ def fingerprint(
     def h(o): return sha256(f'{im.width}x{im.height}'.encode() + np.ascontiguousarray(o).tobytes())[:32]
     return dict(sha=h(a), mirror=h(a[:, ::-1]), phash=phash(im), mirror_phash=phash(im, True))
 
-# %% ../nbs/01_images.ipynb #5dcb2c54
+# %% ../nbs/01_images.ipynb #7f7c27c4
 def _resize(job):
     "Read one X-ray and save it prepared; what is known about it, or why it cannot be read"
     src, out, size = job
@@ -271,7 +272,7 @@ def _map(fn, jobs, workers):
         'start again with --workers 1; it goes on from there.') from None
     finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/01_images.ipynb #afa9b800
+# %% ../nbs/01_images.ipynb #066886e8
 def _key(src, size):
     "Identity of a source file and its preparation"
     try: st = os.stat(src)
@@ -288,7 +289,7 @@ def _progress(i, n, start):
     "Line about the speed so far"
     return f'{i} of {n} X-rays prepared, {i/max(time.time() - start, 1e-3):.0f} per second'
 
-# %% ../nbs/01_images.ipynb #26a1dd48
+# %% ../nbs/01_images.ipynb #ffec8764
 def resize_xrays(
     jobs:list, # (source path, path below `out` ending in .jpg) of each X-ray
     out, # Folder for the prepared X-rays and their index; made when missing
