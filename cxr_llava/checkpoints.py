@@ -51,7 +51,7 @@ def stamped(
         for p in Path(d).glob('checkpoint-*'):
             try: o = read_json(p/DONE)
             except CXRError: continue
-            if isinstance(o, dict) and o.get('key') == key: res.append((o.get('step') or 0, o.get('written') or 0, p))
+            if isinstance(o, dict) and o.get('key') == key and _numbers(o): res.append((o['step'], o['written'], p))
     return sorted(res, reverse=True)
 
 def _numbers(o): return all(isinstance(o.get(k), (int, float)) for k in ('step', 'written'))
