@@ -15,7 +15,7 @@ TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'pytest-xdist', 'hypoth
 MAY_ADD = {'evaluate'} # beside this package and what the install cell asks for; the notebooks do without it
 
 TESTS = [f'tests/test_{o}.py' for o in ('finetune', 'finetune_inside', 'plan', 'checkpoints', 'kaggle', 'import')]
-SHORT = 'not killed and not full_disk and not second_training'
+SHORT = 'not killed and not full_disk and not second_training and not one_of_two' # the rest takes minutes each
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
 
