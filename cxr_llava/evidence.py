@@ -64,11 +64,12 @@ def certainty(self:CXRModel,
     n:int=8, # Reports drawn
     seed:int=0, # Of the draws
     stop=None, # A `threading.Event` that ends the work
-)->list: # A `Certainty` per sentence of `report.sentences`
+)->list: # A `Certainty` per sentence of `report.sentences`; empty when it was stopped
     "How sure the model is of each sentence"
     from cxr_llava.labels import label_report
     rep = report if isinstance(report, Report) else Report(str(report))
     drawn = [label_report(o) for o in self.draw_reports(src, n, rep.prompt or None, seed, stop=stop)]
+    if stop is not None and stop.is_set(): return []
     return [Certainty(s, _agreement(label_report(s), drawn), w) for s,w in zip(rep.sentences, wordings(rep))]
 
 def _agreement(said, drawn):
@@ -149,7 +150,8 @@ def relevance(self:CXRModel,
     pixels, seen = self._look(src)[1].to(self.device, self._dtype()), []
     off = self.model.disable_adapter() if self.has_adapter and not tuned else contextlib.nullcontext()
     with self._lock, off:
-        with torch.no_grad(), _features(self._llava, seen.append): self._llava(input_ids=torch.tensor([ids], device=self.device), pixel_values=pixels, use_cache=False)
+        with torch.no_grad(), _features(self._llava, seen.append):
+            self._llava(input_ids=torch.tensor([ids], device=self.device), pixel_values=pixels, use_cache=False)
         full = seen[0].detach()
         maps = dict(faded=self._faded_in(ids, places, pixels, full, steps), attended=self._attended(ids, places, pixels, full))
     heat = (maps[by] if by else maps['faded']*maps['attended']).cpu().numpy()
@@ -245,5 +247,7 @@ def measure_certainty(
         truth = truth_labels(o['truth'])
         for c in model.certainty(im, rep, n):
             said = {k: v for k,v in label_report(c.text).items() if k in truth and v in (0, 1)}
-            if said and c.agree is not None: rows.append(dict(study=o['uid'], agree=c.agree, wording=c.wording, words=c.words, wrong=any(truth[k] != v for k,v in said.items())))
+            if not said or c.agree is None: continue
+            wrong = any(truth[k] != v for k,v in said.items())
+            rows.append(dict(study=o['uid'], agree=c.agree, wording=c.wording, words=c.words, wrong=wrong))
     return rows
