@@ -101,7 +101,9 @@ def _limb(rng):
     for i in range(n):
         x, w, y = 128 + (i - (n - 1)/2)*half*1.6/n, half*.5/n + 3, rng.uniform(.3, .7)*h
         bar(x, w, rng.integers(150, 235)), bar(x, w*.45, rng.integers(110, 180))
-        if rng.random() < .6: _oval(d, x, y - 14, w*1.5, 11, 190), d.rectangle([x - w*1.4, y - 4, x + w*1.4, y + 4], fill=70), _oval(d, x, y + 14, w*1.5, 11, 190)
+        if rng.random() > .6: continue
+        for k in (-14, 14): _oval(d, x, y + k, w*1.5, 11, 190)
+        d.rectangle([x - w*1.4, y - 4, x + w*1.4, y + 4], fill=70)
     return _grey(im, 1.5)
 
 def _skull(rng):
