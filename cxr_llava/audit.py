@@ -132,7 +132,8 @@ def _near_pairs(x, root):
             if who[i] == who[j] or sha[i] == sha[j] or small(i) is None or small(j) is None: continue
             plain, best = NEAR[_view_of_pair(view[i], view[j])]
             b = detail(small(j, kind == 'mirrored'))
-            if likeness(detail(small(i)), b) >= plain or few and float((ways(i) @ middle(b)).max()) >= best: res.append((study[i], study[j], kind))
+            as_is = likeness(detail(small(i)), b)
+            if as_is >= plain or few and as_is > .3 and float((ways(i) @ middle(b)).max()) >= best: res.append((study[i], study[j], kind))
     return res
 
 def _view_of_pair(a, b): return 'frontal' if 'frontal' in (a, b) else 'unknown' if 'unknown' in (a, b) else 'lateral'
