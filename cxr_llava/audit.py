@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'MARGIN', 'SHIFT', 'ZOOMS', 'NEAR', 'NEAR_BITS', 'MANY', 'MANY_BITS', 'PRINTS', 'LONG_TEXT', 'RARE_COPIES',
-           'shrink', 'detail', 'likeness', 'moved', 'middle', 'near_hashes', 'patients_of', 'add_fingerprints',
-           'text_groups', 'find_ties', 'group_studies', 'audit_splits']
+           'shrink', 'detail', 'likeness', 'best_fit', 'near_hashes', 'patients_of', 'add_fingerprints', 'text_groups',
+           'find_ties', 'group_studies', 'audit_splits']
 
 # %% ../nbs/00a_audit.ipynb #bbc7cb66
 import hashlib, re
 import numpy as np
 import pandas as pd
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from PIL import Image, ImageFilter
 from .images import ImageError, fingerprint, read_xray
@@ -52,19 +53,27 @@ def _zoomed(a, k):
     before = (SIDE - n)//2
     return np.pad(np.asarray(Image.fromarray(a).resize((n, n), Image.BICUBIC)), ((before, SIDE - n - before),)*2, mode='edge')
 
-def _unit(w): w = w - w.mean(-1, keepdims=True); return w/(np.linalg.norm(w, axis=-1, keepdims=True) + 1e-6)
+def _sums(a, n, at):
+    "Sums over the windows of `n` by `n` pixels that begin at `at`, in both directions"
+    c = np.pad(a.cumsum(-1, dtype=np.float64).cumsum(-2), [(0, 0)]*(a.ndim - 2) + [(1, 0), (1, 0)])
+    return c[..., at + n, :][..., at + n] - c[..., at, :][..., at + n] - c[..., at + n, :][..., at] + c[..., at, :][..., at]
 
-def moved(
-    a:np.ndarray, # From `shrink`
-)->np.ndarray: # Shape (729,2704): its detail in every zoom and shift, each of length 1
-    "All ways in which a copy may lie"
-    n, lo, hi = SIDE - 2*MARGIN, MARGIN - SHIFT, MARGIN + SHIFT + 1
-    each = [np.lib.stride_tricks.sliding_window_view(detail(_zoomed(a, k)), (n, n))[lo:hi, lo:hi].reshape(-1, n*n) for k in ZOOMS]
-    return _unit(np.concatenate(each))
-
-def middle(d): # From `detail` -> shape (2704,), length 1
-    "The part that is compared with every way of lying"
-    return _unit(d[MARGIN:-MARGIN, MARGIN:-MARGIN].ravel())
+def best_fit(
+    a:np.ndarray, # Shape (64,64), from `shrink`
+    b:np.ndarray, # Shape (k,64,64), from `detail`: candidates
+)->np.ndarray: # Shape (k,), in [-1,1]
+    "Highest correlation of the middle of each candidate with `a`, over all zooms and shifts"
+    n, shifts = SIDE - 2*MARGIN, np.arange(-SHIFT, SHIFT + 1)
+    m = b[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    m = m - m.mean((1, 2), keepdims=True)
+    m = np.pad(m/(np.linalg.norm(m, axis=(1, 2), keepdims=True) + 1e-6), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
+    z = np.stack([detail(_zoomed(a, k)) for k in ZOOMS])
+    length = np.sqrt(np.maximum(_sums(z*z, n, MARGIN + shifts) - _sums(z, n, MARGIN + shifts)**2/n**2, 1e-12)) # (zooms, 9, 9)
+    fz, res = np.fft.rfft2(z), []
+    for part in np.array_split(m, len(m)//32 + 1): # correlation as a product of spectra
+        r = np.fft.irfft2(fz*np.fft.rfft2(part).conj()[:, None], s=(SIDE, SIDE))
+        res.append((r[:, :, shifts][..., shifts]/length).max((1, 2, 3)))
+    return np.concatenate(res)
 
 # %% ../nbs/00a_audit.ipynb #09f4d4bb
 NEAR = dict(frontal=(.93, .90), unknown=(.95, .95), lateral=(.975, .985)) # Least correlation: as they lie, best fit
@@ -118,22 +127,22 @@ def _xray_table(df):
 # %% ../nbs/00a_audit.ipynb #96c8dda2
 def _near_pairs(x, root):
     "(study, study, kind) of X-rays that are the same to the eye, across patients"
-    res = []
-    @lru_cache(maxsize=50_000)
-    def small(i, mirror=False):
-        try: return shrink(Image.open(Path(root)/path[i]).convert('L'), mirror)
-        except OSError: return None
-    @lru_cache(maxsize=1) # pairs come sorted by their first
-    def ways(i): return moved(small(i))
     who, sha, path, view, study = (x[c].tolist() for c in ('who', 'sha', 'path', 'view', 'study'))
-    few = len(x) <= MANY
+    few, res = len(x) <= MANY, []
+    def small(i, mirror=False): return shrink(Image.open(Path(root)/path[i]).convert('L'), mirror)
+    @lru_cache(maxsize=MANY)
+    def fine(i, mirror=False):
+        try: return detail(small(i, mirror))
+        except OSError: return None
     for col,kind in (('phash', 'near'), ('mirror_phash', 'mirrored')):
-        for i,j in near_hashes(x['phash'], x[col], NEAR_BITS if few else MANY_BITS):
-            if who[i] == who[j] or sha[i] == sha[j] or small(i) is None or small(j) is None: continue
-            plain, best = NEAR[_view_of_pair(view[i], view[j])]
-            b = detail(small(j, kind == 'mirrored'))
-            as_is = likeness(detail(small(i)), b)
-            if as_is >= plain or few and as_is > .3 and float((ways(i) @ middle(b)).max()) >= best: res.append((study[i], study[j], kind))
+        for i,pairs in groupby(near_hashes(x['phash'], x[col], NEAR_BITS if few else MANY_BITS), lambda o: o[0]):
+            js = [j for _,j in pairs if who[i] != who[j] and sha[i] != sha[j] and fine(j, kind == 'mirrored') is not None]
+            if not js or fine(i) is None: continue
+            b, limits = np.stack([fine(j, kind == 'mirrored') for j in js]), np.array([NEAR[_view_of_pair(view[i], view[j])] for j in js])
+            like = np.tensordot(b, fine(i))
+            same, ask = like >= limits[:, 0], few & (like > .4) & (like < limits[:, 0])
+            if ask.any(): same[ask] = best_fit(small(i), b[ask]) >= limits[ask, 1]
+            res += [(study[i], study[j], kind) for j,o in zip(js, same) if o]
     return res
 
 def _view_of_pair(a, b): return 'frontal' if 'frontal' in (a, b) else 'unknown' if 'unknown' in (a, b) else 'lateral'

@@ -69,7 +69,7 @@ def parse_answer(
     "The sections of an answer"
     text = text or ''
     if _RUNAWAY.search(text): text = next((o for o in _RUNAWAY.split(text) if o.strip()), '').strip()
-    if own := read_written(text): return Sections(*[o or None for o in own])
+    if own := read_written(text): return Sections(*[o if o and o.strip() else None for o in own])
     if js := read_json_sections(text): return Sections(findings=js.findings or None, impression=js.impression or None)
     text = text.replace('\r\n', '\n')
     heads, got = find_headings(text), {}
