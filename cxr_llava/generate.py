@@ -60,7 +60,7 @@ class CXRModel:
     ):
         self.model, self.processor, self.max_new_tokens = model.eval(), processor, max_new_tokens
         self.info, self.last = info or dict(getattr(model, 'cxr', {})), None
-        self._kept, self._seen, self._pieces, self._versions, self._lock = None, (None, None), {}, None, threading.RLock()
+        self._kept, self._seen, self._pieces, self._memory, self._versions, self._lock = None, (None, None), {}, {}, None, threading.RLock()
         self._llava = model.get_base_model() if hasattr(model, 'peft_config') else model
         self._eos = {processor.tokenizer.eos_token_id}
 
@@ -290,10 +290,17 @@ def _take(self:CXRModel, key, ids):
     return cache, n
 
 # %% ../nbs/16_generate.ipynb #22547812
-def _guess(ids, n=8):
-    "What followed the last two of `ids` when they last stood there"
+def _guess(ids, said=None, n=8):
+    "What followed the last four of `ids` when they were last written, or else the last two when they last stood in `ids`"
+    known = (said or {}).get(tuple(ids[-4:]))
+    if known: return known[:n]
     i = next((i for i in range(len(ids) - 3, -1, -1) if ids[i] == ids[-2] and ids[i + 1] == ids[-1]), None)
     return [] if i is None else ids[i + 2:i + 2 + n]
+
+def _remember(said, ids, start, n=8):
+    "Keep in `said` what follows any four of `ids`, for what was written from `start` on"
+    if len(said) > 100_000: said.clear()
+    said |= {tuple(ids[i - 4:i]): ids[i:i + n] for i in range(start, len(ids))}
 
 @patch
 def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
@@ -302,10 +309,12 @@ def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
     name, pixels = self._look(src)
     key, ids = (name, tuned or not self.has_adapter), list(ids)
     cache, n = self._take(key, ids)
-    feed, guess, extra, end = ids[n:], [], {} if n else dict(pixel_values=pixels.to(self.device, self._dtype())), len(ids) + limit
+    start, dev, feed, extra = len(ids), self.device, ids[n:], {} if n else dict(pixel_values=pixels.to(self.device, self._dtype()))
+    def draft(guess): return [g for g in guess if g != self.processor.image_token_id]
+    end, guess = start + limit, draft(self._memory.get(tuple(ids[-4:]), []))
     try:
         while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
-            out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=self.device), past_key_values=cache, use_cache=True,
+            out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=dev), past_key_values=cache, use_cache=True,
                 logits_to_keep=len(guess) + 1, **extra)
             best = [o[0].tolist() for o in out.logits.float().log_softmax(-1).max(-1)]
             right = next((j for j,(g,t) in enumerate(zip(guess, best[1])) if g != t), len(guess))
@@ -313,9 +322,11 @@ def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
             new = new[:next((j + 1 for j,(t,_) in enumerate(new) if t in self._eos), None)]
             ids += [t for t,_ in new]
             if cache.get_seq_length() > len(ids) - 1: cache.crop(len(ids) - 1 - cache.get_seq_length())
-            feed, guess, extra = ids[-1:], [g for g in _guess(ids) if g != self.processor.image_token_id], {}
+            feed, guess, extra = ids[-1:], draft(_guess(ids, self._memory)), {}
             yield from new
-    finally: self._kept = key, ids, cache
+    finally:
+        self._kept = key, ids, cache
+        _remember(self._memory, ids, start)
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
 @patch

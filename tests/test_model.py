@@ -79,6 +79,32 @@ def test_the_xray_is_looked_at_once(m, monkeypatch):
     m.ask(XRAYS[1], 'Is there an effusion?', [], 8)
     assert sum(looked) == 2
 
+class Liar(dict):
+    "A memory that is always wrong"
+    def get(self, k, default=None): return [k[0]]*8
+
+def test_what_is_remembered_saves_passes_and_changes_no_text(m, monkeypatch):
+    passes, forward, q = [], type(m)._forward, 'Is there an effusion?'
+    def spy(self, tuned=True, **kw):
+        passes[-1] += 1
+        return forward(self, tuned, **kw)
+    monkeypatch.setattr(type(m), '_forward', spy)
+    def answers(memory):
+        "Texts of report and answer for every X-ray, each with `memory()`; the passes they took are the last of `passes`"
+        texts = []
+        passes.append(0)
+        for x in XRAYS:
+            monkeypatch.setattr(m, '_memory', memory())
+            m._kept = None
+            rep = m.generate_report(x, max_new_tokens=40)
+            texts += [rep.text, m.ask(x, q, [rep], 24)]
+        return texts
+    same, n = {}, 8
+    want = answers(dict)
+    assert answers(lambda: same) == answers(lambda: same) == answers(lambda: Liar(a=1)) == want
+    assert passes[0] > passes[1] > 3*passes[2] and passes[2] <= len(XRAYS)*2*(1 + 40/n) # then all is known, eight words a pass
+    assert passes[3] >= passes[0]
+
 def test_texts_written_at_the_same_time_do_not_mix(m):
     want = [m.generate_report(x, max_new_tokens=40).text for x in XRAYS[:3]]
     a, b, got = m.stream(XRAYS[0], max_new_tokens=40), m.stream(XRAYS[0], max_new_tokens=40), ['', '']
@@ -129,7 +155,7 @@ def test_no_text_changes_the_prompt(m, bad):
     from cxr_llava.prompts import neutralise
     x = XRAYS[0]
     plain = structure(m, x, [('One?', 'Two.')], 'Three?')
-    assert structure(m, x, [(bad + '?', bad + '.')], neutralise(bad + '?')) == plain
+    assert structure(m, x, [(bad[:300] + '?', bad[:300] + '.')], neutralise(bad + '?')) == plain
     seen = {}
     class Rep(Exception): pass
     def spy(turns, *a): seen['turns'] = turns; raise Rep
