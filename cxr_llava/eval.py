@@ -394,9 +394,12 @@ def finish(
     run, # Run folder
     cases:list, # From `cases_of`
 )->dict: # `metrics`
-    "Write `metrics.json` and `report.html`, and tell the result"
+    "Write `metrics.json` and `report.html`, put the headline on the card of the adapter, and tell the result"
     write_json(run/'metrics.json', metrics)
     write_atomic(run/'report.html', report_page(metrics | page_words(metrics), cases))
+    if (run/'adapter').is_dir():
+        from cxr_llava.publish import put_scores
+        put_scores(run/'adapter', run)
     say(tell(metrics))
     say(f'written: {run/"metrics.json"}, {run/"report.html"}')
     return metrics

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['AGAIN', 'world', 'gpu_count', 'join', 'leave', 'together', 'agree', 'worst', 'wait', 'command', 'environment',
-           'launch', 'only_one']
+           'last_words', 'what_failed', 'launch', 'only_one']
 
 # %% ../nbs/27_launch.ipynb #179cf383
 import contextlib, ctypes, inspect, os, re, signal, subprocess, sys, time
+from collections import deque
 from pathlib import Path
 from .stages import CXRError, say, write_json
 
@@ -104,6 +105,32 @@ def environment(
     lib = os.pathsep.join(o for o in (str(Path(inspect.getfile(CXRError)).parents[1]), os.environ.get('PYTHONPATH')) if o)
     return {**os.environ, 'PYTHONPATH': lib, 'PYTHONUNBUFFERED': '1', 'TOKENIZERS_PARALLELISM': 'false', **{k: v for k,v in extra.items() if v}}
 
+# %% ../nbs/27_launch.ipynb #240520c6
+def last_words(
+    lines:list, # What all processes and `torchrun` said
+)->list: # Traceback of the process that failed first, down to its exception; empty without one
+    "What a failing process said"
+    end = next((i for i,l in enumerate(lines) if re.match(r'E\d{4} .* failed \(exitcode', l)), len(lines))
+    first = next((i for i,l in enumerate(lines[:end]) if re.match(r'(\[rank\d+\]: ?)?Traceback \(most recent', l)), end)
+    who = lines[first].split('Traceback')[0].rstrip() if first < end else ''
+    own = [l[len(who):].removeprefix(' ' if who else '') for l in lines[first:end] if l.startswith(who)]
+    ends = [i for i,l in enumerate(own) if re.match(r'[\w.]*(Error|Exception|Interrupt)\b', l)]
+    return own[:ends[-1] + 1] if ends else own
+
+def what_failed(
+    lines:list, # What all processes and `torchrun` said
+    n:int, # Processes on this computer
+    code:int, # Exit code
+)->str: # A sentence; a traceback is shown before it
+    "Why the processes ended"
+    told, signals = [l for l in lines if 'error: ' in l], re.findall(r'exitcode *: -(\d+)', '\n'.join(lines))
+    if told: return told[0].split('error: ', 1)[1]
+    if '9' in signals: return f'One of {n} processes was killed, most likely because the computer ran out of memory (not the GPU): close what else uses it; the same command goes on.'
+    trace = last_words(lines)
+    if trace: say('\n'.join(trace))
+    return f'Training in {n} processes failed: ' + (f'{trace[-1]} (its traceback is above).' if trace else
+        f'one ended by signal {signals[-1]}.' if signals else f'exit code {code}: {" | ".join(lines[-3:])}')
+
 # %% ../nbs/27_launch.ipynb #95b8f209
 def launch(
     module:str, # Module to run in each process
@@ -121,20 +148,19 @@ def launch(
             code, tail = _stream(command(module, conf, n, nodes, node, master), environment(CXR_WORLD=str(n*nodes), **env))
             if not code or not any(l.startswith(AGAIN) for l in tail): break
     finally: conf.unlink(missing_ok=True)
-    told = [l for l in tail if 'error: ' in l]
-    if code: raise CXRError(told[0].split('error: ', 1)[1] if told else f'Training in {n} processes failed (exit code {code}): {" | ".join(tail[-3:])}')
+    if code: raise CXRError(what_failed(tail, n, code))
 
 def _stream(cmd, env):
     "Run a command and show what it says; exit code and its last lines"
     with contextlib.suppress(OSError, AttributeError): libc = ctypes.CDLL(None)
     p = subprocess.Popen(cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
         preexec_fn=(lambda: libc.prctl(1, signal.SIGTERM)) if sys.platform == 'linux' else None)
-    tail = []
+    tail = deque(maxlen=2000)
     try:
         for line in map(str.rstrip, p.stdout):
-            tail = (tail + [line])[-200:]
+            tail.append(line)
             if not re.match(r'([WEI]\d{4} |\*{5}|Setting OMP|error: |\[Gloo\]|\[rank)', line): say(line)
-        return p.wait(), tail
+        return p.wait(), list(tail)
     finally:
         if p.poll() is None: p.terminate(), p.wait(20)
 

@@ -102,6 +102,7 @@ def trainer_args(
     workers:int=0, # Processes that read X-rays
 ): # `TrainingArguments`
     "The Trainer's settings"
+    import torch
     from transformers import TrainingArguments
     cuda = capability is not None
     mixed = (precision if precision != 'nf4' else half(capability)) if cuda else 'fp32'
@@ -113,7 +114,9 @@ def trainer_args(
         fp16=mixed == 'fp16', bf16=mixed == 'bf16', use_cpu=not cuda, ddp_find_unused_parameters=False, average_tokens_across_devices=True,
         ddp_backend='gloo' if not cuda and world()[1] > 1 else None, dataloader_num_workers=workers, dataloader_pin_memory=cuda and workers > 0)
     known = {f.name for f in fields(TrainingArguments)}
-    return TrainingArguments(**{k: v for k,v in kw.items() if k in known})
+    args = TrainingArguments(**{k: v for k,v in kw.items() if k in known})
+    if not cuda: args._setup_devices = torch.device('cpu') # not `cpu:1`
+    return args
 
 # %% ../nbs/28_trainer.ipynb #46cffc9b
 def make_trainer(

@@ -39,6 +39,10 @@ def test_run_says_how_far_it_is_and_what_it_wrote(job):
     for i,s in enumerate(('data', 'prompts', 'finetune', 'eval', 'summary'), 1): assert f'[{i}/5] {s}' in out
     assert 'peak memory' in out and 'runs/small/summary.html' in out and 'not a medical device' in out
 
+def test_the_adapter_says_how_it_was_judged(job):
+    run = job[0]/'runs/small'
+    assert json.loads((run/'metrics.json').read_text())['headline']['text'] in (run/'adapter/README.md').read_text()
+
 def test_page_is_self_contained(job):
     html = (job[0]/'runs/small/summary.html').read_text()
     assert 'Not a medical device' in html and 'data:image/jpeg;base64,' in html

@@ -83,11 +83,25 @@ CARD = dict(base='llava-1.5-7b', base_hash='0'*12, conversations=8, data_hash='1
 
 def test_the_card_names_data_split_numbers_limits_and_duties():
     import yaml
-    card = model_card(CARD, scores=[('macro F1, n=100', '0.41 [0.37, 0.45]')])
-    for o in ('openi', '2'*12, '1'*12, '1.2', '1.1', '0.41 [0.37, 0.45]', 'Limits', 'BY-NC-ND', 'Llama 2', 'Not a medical device'): assert o in card, o
+    card = model_card(CARD)
+    for o in ('openi', '2'*12, '1'*12, '1.2', '1.1', 'Limits', 'BY-NC-ND', 'Llama 2', 'Not a medical device'): assert o in card, o
     assert yaml.safe_load(card.split('---')[1])['base_model'] == 'llava-hf/llava-1.5-7b-hf'
 
 def test_no_path_of_this_computer_on_the_card(tmp_path): assert str(tmp_path) not in model_card(CARD | dict(base=str(tmp_path/'mine')))
+
+def test_an_attached_adapter_is_copied_for_its_scores_and_left_alone(adapter, tmp_path, monkeypatch):
+    "Those of another adapter are not taken; what is merged from it carries the card"
+    a = with_sources(adapter, tmp_path/'attached', 'openi')
+    (a/'README.md').write_text(model_card(CARD))
+    said, run = dict(headline=dict(status='provisional', text='Provisional: Macro F1 0.41.', reason='Not judged: noise.'), systems={}, provenance=dict(n=7, units='7 patients',
+        model=dict(adapter_hash='another'), labeller='rules', uncertain='as negative', intervals='x', decoding=dict(precision='nf4'), versions={})), tmp_path/'run'
+    run.mkdir()
+    for own in (False, True):
+        if own: said['provenance']['model']['adapter_hash'] = pub.read_adapter(a)['hash']
+        write_json(run/'metrics.json', said)
+        merged = publish(PublishConfig(adapter=str(a), merge=str(tmp_path/'m'), run=str(run)))
+        assert ('Macro F1 0.41. Not judged: noise.' in (merged/'README.md').read_text()) == own == (run/'published').exists()
+    assert (a/'README.md').read_text() == model_card(CARD)
 
 # The course project's adapter: old names, vision tower too
 
