@@ -109,7 +109,7 @@ def card_scores(
     def span(k): return f'{t[k]:.3f} [{t[k + "_lo"]:.3f}, {t[k + "_hi"]:.3f}]' if None not in (t.get(k), t.get(k + '_lo'), t.get(k + '_hi')) else '-'
     rows = [('evaluation', f'{h["text"]} {h.get("reason", "")}'.strip())]
     if h['status'] != 'withheld': rows += [('overlap of words', f'BLEU-4 {span("bleu4")}, ROUGE-L {span("rougeL")}')]
-    return rows + [('judged on', f'{p["n"]} studies ({p["units"]}), source {p.get("source") or "unknown"}, split {p.get("split_hash") or "unknown"}; '
+    return rows + [('judged on', f'{p["n"]} studies ({p["units"]}), source {p.get("source") or "unknown"}, fingerprint {p.get("split_hash") or "unknown"}; '
         f'labels by {p["labeller"]}, uncertain {p["uncertain"]}; {p["intervals"]}; precision {p["decoding"]["precision"]}, version {p["versions"].get("cxr_llava")}')]
 
 def put_scores(
