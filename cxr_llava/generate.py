@@ -310,8 +310,9 @@ def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
     key, ids = (name, tuned or not self.has_adapter), list(ids)
     cache, n = self._take(key, ids)
     start, dev, feed, extra = len(ids), self.device, ids[n:], {} if n else dict(pixel_values=pixels.to(self.device, self._dtype()))
+    memory = self._memory if self._dtype() == torch.float32 else {} # in 16 bits its rounding would let a text depend on earlier ones
     def draft(guess): return [g for g in guess if g != self.processor.image_token_id]
-    end, guess = start + limit, draft(self._memory.get(tuple(ids[-4:]), []))
+    end, guess = start + limit, draft(memory.get(tuple(ids[-4:]), []))
     try:
         while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
             out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=dev), past_key_values=cache, use_cache=True,
@@ -322,11 +323,11 @@ def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
             new = new[:next((j + 1 for j,(t,_) in enumerate(new) if t in self._eos), None)]
             ids += [t for t,_ in new]
             if cache.get_seq_length() > len(ids) - 1: cache.crop(len(ids) - 1 - cache.get_seq_length())
-            feed, guess, extra = ids[-1:], draft(_guess(ids, self._memory)), {}
+            feed, guess, extra = ids[-1:], draft(_guess(ids, memory)), {}
             yield from new
     finally:
         self._kept = key, ids, cache
-        _remember(self._memory, ids, start)
+        _remember(memory, ids, start)
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
 @patch
