@@ -172,6 +172,7 @@ def test_card_escapes():
 
 
 def test_all_four_files(panel):
+    pytest.importorskip('reportlab')
     panel.choose_example('Left effusion')
     panel.w.go.click(); panel.wait()
     txt, js, pdf, sr = raw(panel)

@@ -50,6 +50,7 @@ def test_uploads_are_swept(tmp_path):
 def test_not_credentialed(tmp_path): assert not looks_credentialed(tmp_path, 'runs/adapter', '', None, 'owner/name', 'p1000')
 
 def test_template_is_found(tmp_path):
+    pytest.importorskip('voila')
     env = voila_env(tmp_path)
     assert env['JUPYTER_PATH'].startswith(str(tmp_path)) and 'cdn' in (tmp_path/'voila/templates/cxr/index.html.j2').read_text()
 
