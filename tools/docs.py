@@ -8,6 +8,8 @@ import argparse, ast, configparser, html, json, re, shutil, subprocess, sys, tem
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from readme import head_of, notebook_table, text_of
+from results import results_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ['when', 'glossary', 'results', 'model_card', 'data_card', 'tripod'] # order in the sidebar
@@ -26,7 +28,7 @@ nb_render_markdown_format = 'myst'
 nb_mime_priority_overrides = [('html', 'image/png', 0), ('html', 'image/svg+xml', 5), ('html', 'text/html', 10), ('html', 'text/markdown', 20), ('html', 'text/plain', 30)]
 myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist', 'attrs_inline']
 myst_heading_anchors = 4
-suppress_warnings = ['myst.header', 'mystnb.mime_priority'] # headings inside a saved report start where they like
+suppress_warnings = ['myst.header'] # headings inside a saved report start where they like
 html_theme = 'furo'
 html_static_path = ['_static']
 html_css_files = ['site.css']
@@ -34,17 +36,16 @@ html_copy_source = html_show_sourcelink = False
 html_favicon = '_static/favicon.svg'
 html_theme_options = dict(source_repository={git_url!r}, source_branch={branch!r}, source_directory='nbs/', top_of_page_buttons=[],
     announcement='Research and education only. Not a medical device.', footer_icons=[])
-templates_path = []
 exclude_patterns = ['_static']
-python_use_unqualified_type_names = True
 add_module_names = False
 toc_object_entries_show_parents = 'hide'
 
 def mathml(self, node, display):
     "Formulas as MathML, written at build time: no script, nothing fetched"
+    from docutils.nodes import SkipNode
     from latex2mathml.converter import convert
     self.body.append(convert(node.astext(), display=display))
-    raise __import__('docutils').nodes.SkipNode
+    raise SkipNode
 
 def setup(app):
     app.add_html_math_renderer('mathml', (lambda s, n: mathml(s, n, 'inline'), None), (lambda s, n: mathml(s, n, 'block'), None))
@@ -80,8 +81,6 @@ math[display=block] { margin: 1em 0; overflow-x: auto; }
 '''
 ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#12202c"/><path d="M15 5v12M17 5v12M14 9c-6 1-8 8-8 15 4 0 7-2 8-6M18 9c6 1 8 8 8 15-4 0-7-2-8-6" stroke="#cfe3f2" stroke-width="2" fill="none" stroke-linecap="round"/></svg>'
 
-def text(x): return ''.join(x) if isinstance(x, list) else x or ''
-
 def settings():
     c = configparser.ConfigParser(delimiters=['='])
     c.read(ROOT/'settings.ini', encoding='utf-8')
@@ -90,10 +89,6 @@ def settings():
 def page_name(stem): return re.sub(r'^\d+[a-z]?_', '', stem)
 
 def notebooks(): return sorted(p for p in (ROOT/'nbs').glob('*.ipynb'))
-
-def first_line(nb, mark):
-    lines = text(nb['cells'][0]['source']).splitlines()
-    return next((o[len(mark):].strip() for o in lines if o.startswith(mark)), '')
 
 # ---- what a page may link to
 
@@ -194,36 +189,34 @@ def api(src, module, where, ini, names, done):
 
 def shown(out):
     "A saved output without what only a live kernel can use; None when nothing is left"
-    if out.get('output_type') == 'stream': return out if out.get('name') != 'stderr' and text(out['text']).strip() else None
+    if out.get('output_type') == 'stream': return out if out.get('name') != 'stderr' and text_of(out['text']).strip() else None
     data = {k: v for k,v in out.get('data', {}).items() if k in ('image/png', 'image/jpeg', 'image/svg+xml', 'text/html', 'text/markdown', 'text/plain')}
     if any('widget' in k for k in out.get('data', {})): return None
-    if 'text/html' in data: data['text/html'] = re.sub(r'<a [^>]*href="(?!https?:|#|data:)[^"]*"[^>]*>(.*?)</a>', r'\1', text(data['text/html']), flags=re.S) # files of that run
-    if re.fullmatch(r'<(Figure|IPython|PIL)[^\n]*>', text(data.get('text/plain'))): data.pop('text/plain')
+    if 'text/html' in data: data['text/html'] = re.sub(r'<a [^>]*href="(?!https?:|#|data:)[^"]*"[^>]*>(.*?)</a>', r'\1', text_of(data['text/html']), flags=re.S) # files of that run
+    if re.fullmatch(r'<(Figure|IPython|PIL)[^\n]*>', text_of(data.get('text/plain'))): data.pop('text/plain')
     return {**out, 'data': data} if data else None
 
 def page(path, names, stems, ini):
     "The notebook as MyST-NB shall read it"
     nb = json.loads(path.read_text('utf-8'))
-    module = next((m[1] for c in nb['cells'] for m in [re.match(r'#\|\s*default_exp\s+(\w+)', text(c['source']))] if m), '')
+    module = next((m[1] for c in nb['cells'] for m in [re.match(r'#\|\s*default_exp\s+(\w+)', text_of(c['source']))] if m), '')
     where, done, cells = lines_of(module), set(), []
-    def md(s): cells.append(dict(cell_type='markdown', metadata={}, source=s))
+    def md(s):
+        if s.strip(): cells.append(dict(cell_type='markdown', metadata={}, source=s))
     for i,c in enumerate(nb['cells']):
-        src = text(c['source'])
-        flags = [re.sub(r'#\|\s*', '', o).strip() for o in src.splitlines() if o.startswith('#|')]
+        src = text_of(c['source'])
+        flags = set(re.findall(r'^#\|\s*(\w+)', src, re.M))
         code = '\n'.join(o for o in src.splitlines() if not o.startswith('#|')).strip('\n')
         if c['cell_type'] == 'markdown':
             s = tidied(src, stems)
             if not i: s = re.sub(r'\n> (.*)', lambda m: f'\n\n<p class="subtitle">{html.escape(m[1])}</p>\n\n' + links(path, module, ini), s, count=1)
             md(linked(s, names, page_name(path.stem)))
             continue
-        if c['cell_type'] != 'code' or any(f.split()[0] in ('hide', 'default_exp') for f in flags if f) or not code.strip(): continue
-        only_imports = all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in parsed(code))
-        if code.startswith('_all_') or only_imports and any(f.split()[0] == 'export' for f in flags if f): continue
-        exported = any(f.split()[0] in ('export', 'exports') for f in flags if f)
-        public = exported and list(api(code, module, where, ini, names, done))
-        if public: md('\n'.join(public))
-        constant = not any(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in parsed(code))
-        folded = exported and not constant or 'hide-input' in str(c.get('metadata')) or bool(c.get('metadata', {}).get('_kg_hide-input'))
+        if c['cell_type'] != 'code' or flags & {'hide', 'default_exp'} or not code.strip(): continue
+        exported, body = bool(flags & {'export', 'exports'}), parsed(code)
+        if exported and (code.startswith('_all_') or all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in body)): continue
+        if exported: md('\n'.join(api(code, module, where, ini, names, done)))
+        folded = exported and any(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in body) # tables of words stay open
         outs = [o for o in map(shown, c.get('outputs', [])) if o]
         cells.append(dict(cell_type='code', metadata=dict(tags=['hide-input'] if folded else []), execution_count=None, outputs=outs, source=code))
     return dict(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'), language_info=dict(name='python')), nbformat=4, nbformat_minor=4)
@@ -243,14 +236,11 @@ def contents(nbs, pages):
         if p.stem != 'index': groups.setdefault(p.stem[0], []).append(p)
     res = ''
     for g in groups.values():
-        title = first_line(json.loads(g[0].read_text('utf-8')), '# ')
-        res += f'```{{toctree}}\n:hidden:\n:caption: {title}\n\n' + '\n'.join(page_name(p.stem) for p in g) + '\n```\n\n'
+        res += f'```{{toctree}}\n:hidden:\n:caption: {head_of(g[0])[0]}\n\n' + '\n'.join(page_name(p.stem) for p in g) + '\n```\n\n'
     return res + '```{toctree}\n:hidden:\n:caption: Guide\n\n' + '\n'.join(pages) + '\n```\n'
 
 def write_source(src):
     "Everything Sphinx reads"
-    sys.path.insert(0, str(ROOT/'tools'))
-    from readme import notebook_table
     ini, names, nbs = settings(), symbols(), notebooks()
     stems = {p.stem for p in nbs}
     (src/'_static').mkdir(parents=True)
@@ -263,14 +253,12 @@ def write_source(src):
         nb = page(p, names, stems, ini)
         if p.stem == 'index':
             table = tidied(notebook_table(ROOT, chapters=True).replace('](nbs/', ']('), stems)
-            for c in nb['cells']: c['source'] = text(c['source']).replace('<!-- notebooks -->', table)
+            for c in nb['cells']: c['source'] = text_of(c['source']).replace('<!-- notebooks -->', table)
             nb['cells'].append(dict(cell_type='markdown', metadata={}, source=contents(nbs, pages)))
         (src/f'{page_name(p.stem)}.ipynb').write_text(json.dumps(nb), 'utf-8')
     for o in pages:
         md = (ROOT/f'nbs/pages/{o}.md').read_text('utf-8')
-        if '<!-- results -->' in md:
-            from results import results_page
-            md = md.replace('<!-- results -->', results_page(ROOT))
+        if '<!-- results -->' in md: md = md.replace('<!-- results -->', results_page(ROOT))
         (src/f'{o}.md').write_text(linked(tidied(md, stems), names, o), 'utf-8')
 
 # ---- links

@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ABOUT = ('device', 'machine', 'cpu', 'gpu', 'threads', 'versions', 'date', 'made', 'command', 'commit', 'seed')
+ABOUT = ('device', 'machine', 'cpu', 'gpu', 'threads', 'versions', 'when', 'load_average', 'commit', 'seed')
 
 def value(v):
     "One value as a person reads it"
@@ -11,6 +11,7 @@ def value(v):
     if isinstance(v, bool): return 'yes' if v else 'no'
     if isinstance(v, float): return f'{v:.3g}' if abs(v) < 1000 else f'{v:,.0f}'
     if isinstance(v, int): return f'{v:,}'
+    if isinstance(v, list) and v and all(isinstance(o, dict) for o in v): return '; '.join(value(o) for o in v)
     if isinstance(v, list) and all(isinstance(o, (int, float)) for o in v): return f'[{", ".join(value(o) for o in v)}]' if len(v) < 7 else f'{len(v)} values'
     if isinstance(v, dict): return ', '.join(f'{k} {value(o)}' for k,o in v.items())
     return str(v).replace('|', '\\|').replace('\n', ' ')
