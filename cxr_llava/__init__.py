@@ -3,7 +3,7 @@ __version__ = "0.1.0"
 # each public name is fetched from its module when first used (PEP 562).
 
 _WHERE = dict(load_model='model', read_xray='images', label_report='labels', label_reports='labels',
-    parse_sections='reports', CXRError='stages')
+    parse_sections='reports', CXRError='files')
 
 __all__ = ['load_model', 'read_xray', 'label_report', 'label_reports', 'parse_sections', 'CXRError']
 

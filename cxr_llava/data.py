@@ -13,11 +13,10 @@ import pandas as pd
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, run_cli, run_root, say, sweep,
-                              write_atomic, write_json)
+from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, map_jobs, run_cli, run_root, say,
+                              sweep, write_atomic, write_json)
 from .images import ImageError, prepare_xray, read_xray, resize_xrays
 from .reports import deid_count, prior_references
-from .records import map_jobs
 from .sources import KINDS, compare_counts, find_source, open_source
 from .audit import PRINTS, audit_splits, find_ties, group_studies, patients_of
 

@@ -11,7 +11,7 @@ import numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
 from PIL import Image, ImageChops, ImageOps
-from .stages import CXRError, hash_json, os_sentence, read_jsonl, say, sha256, write_atomic, write_jsonl
+from .stages import CXRError, hash_json, map_jobs, os_sentence, read_jsonl, say, sha256, told, write_atomic, write_jsonl
 from .pixels import ImageError, MAX_PIXELS, check_jpeg, check_size, grey8, name_of, not_allowed, read_bytes, sniff
 from .looks import look_notes, looks_inverted, trim_borders
 
@@ -259,18 +259,6 @@ def _resize(job):
     save_jpeg(prepare_xray(x, size), out)
     return dict(fingerprint(x.image), notes=x.notes, width=x.image.width, height=x.image.height)
 
-def _map(fn, jobs, workers):
-    "Apply `fn` in order, in processes when that helps"
-    if workers < 2 or len(jobs) < 32: yield from map(fn, jobs); return
-    import multiprocessing as mp
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    ctx = mp.get_context('fork' if 'fork' in mp.get_all_start_methods() else None)
-    pool = ProcessPoolExecutor(workers, mp_context=ctx)
-    try: yield from pool.map(fn, jobs, chunksize=4)
-    except BrokenProcessPool: raise CXRError('A process that prepared X-rays was killed, probably for lack of memory: '
-        'start again with --workers 1; it goes on from there.') from None
-    finally: pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/01_images.ipynb #066886e8
 def _key(src, size):
@@ -285,9 +273,6 @@ def _done_before(out, keys):
     rows = read_jsonl(index)[0] if index.is_file() else []
     return {o['out']: o for o in rows if isinstance(o, dict) and keys.get(o.get('out'), '') == o.get('key') != '' and (out/o['out']).is_file()}
 
-def _progress(i, n, start):
-    "Line about the speed so far"
-    return f'{i} of {n} X-rays prepared, {i/max(time.time() - start, 1e-3):.0f} per second'
 
 # %% ../nbs/01_images.ipynb #ffec8764
 def resize_xrays(
@@ -297,7 +282,7 @@ def resize_xrays(
     workers:int=2, # Processes
 )->dict: # Path below `out` -> sha, mirror, phash, mirror_phash, notes, width, height; or error
     "Prepare many X-rays as square grey JPEGs, in parallel, skipping those done before. Raises `CXRError` on a full disk"
-    out, start, said = Path(out), time.time(), time.time()
+    out, start = Path(out), time.time()
     keys = {name: _key(src, size) for src,name in jobs}
     done = _done_before(out, keys)
     todo = [(str(src), str(out/name), size) for src,name in jobs if name not in done]
@@ -306,12 +291,11 @@ def resize_xrays(
     except OSError as e: raise CXRError(os_sentence(e, out)) from e
     with log:
         log.write('\n') # ends a line that an interruption cut
-        for i,(job,o) in enumerate(zip(todo, _map(_resize, todo, workers)), 1):
+        for i,(job,o) in enumerate(zip(todo, told(map_jobs(_resize, todo, workers, 4), len(todo), 'X-rays prepared')), 1):
             name = Path(job[1]).relative_to(out).as_posix()
             done[name] = dict(out=name, key=keys[name], **o)
             if 'error' not in o: log.write(json.dumps(done[name]) + '\n')
             if i % 50 == 0: log.flush()
-            if time.time() - said > 15: said = time.time(); say('  ' + _progress(i, len(todo), start))
     write_jsonl(out/'index.jsonl', [done[k] for k in sorted(done) if 'error' not in done[k]])
-    if todo: say(_progress(len(todo), len(todo), start))
+    if todo: say(f'{len(todo)} of {len(todo)} X-rays prepared, {len(todo)/max(time.time() - start, 1e-3):.0f} per second')
     return done

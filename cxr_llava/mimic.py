@@ -6,12 +6,12 @@
 __all__ = ['iter_mimic', 'iter_mimic_csv']
 
 # %% ../nbs/03c_mimic.ipynb #429d00fd
-import os, re, sys, time, zipfile
+import os, re, sys, zipfile
 from functools import partial
 from pathlib import Path, PurePosixPath
-from .stages import CXRError, Rejects, say
-from .records import (NO_TEXT, SPLITS, Study, decoded, from_report, frontal_first, literal, locate, locate_all, map_jobs, near_top, need_columns,
-                               no_text, read_rows, value, view_of)
+from .stages import CXRError, Rejects, map_jobs, told
+from .records import (NO_TEXT, SPLITS, Study, decoded, from_report, frontal_first, literal, locate, locate_all, near_top, need_columns, no_text,
+                               read_rows, value, view_of)
 
 # %% ../nbs/03c_mimic.ipynb #d0ded894
 _ID = re.compile(r'[\w-]+')
@@ -117,9 +117,7 @@ def iter_mimic(
     splits, (kind, labels) = _mimic_splits(folder, rejects), _mimic_labels(folder, rejects)
     found.update(patients=len({k[0] for k,_ in rows}), reports=len(rows), xrays=sum(len(x) for _,x in rows))
     jobs = ((k, x, splits.get(k[1], ''), {kind: labels[k[1]]} if k[1] in labels else {}) for k,x in rows)
-    start = said = time.time()
-    for i,o in enumerate(map_jobs(partial(_mimic_study, bases, archive), jobs, workers, 200)):
-        if time.time() - said > 15: said = time.time(); say(f'  {i} of {len(rows)} reports read, {i/(said - start):.0f} per second')
+    for o in told(map_jobs(partial(_mimic_study, bases, archive), jobs, workers, 200), len(rows), 'reports read'):
         if isinstance(o, Study): yield o
         else: rejects.add(f's{o[0]}', o[2], patient=f'p{o[1]}')
 

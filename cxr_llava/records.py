@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['SPLITS', 'PICTURES', 'NO_TEXT', 'Study', 'view_of', 'frontal_first', 'value', 'Files', 'near_top', 'locate_all',
            'locate', 'decoded', 'read_rows', 'from_row', 'from_report', 'no_text', 'find_all', 'literal',
-           'need_columns', 'map_jobs']
+           'need_columns']
 
 # %% ../nbs/03a_records.ipynb #aeb04978
 import ast, codecs, contextlib, csv, gzip, io, json, os, re, zlib
-from collections import deque
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from .stages import CXRError, Rejects
 from .reports import clean_text, join_sections, parse_sections
@@ -296,34 +295,3 @@ def need_columns(
     "Refuse a table without the columns it must have. Raises `CXRError`"
     lack = [o for o in need if o not in row]
     if lack: raise CXRError(f'{path} has no column {", ".join(lack)} (it has {", ".join(map(str, row))[:200]}): is it the right table?')
-
-# %% ../nbs/03a_records.ipynb #7de898a0
-def _do(fn, jobs): return [fn(o) for o in jobs]
-
-def _batches(jobs, n):
-    "Lists of `n` jobs"
-    jobs = iter(jobs)
-    while batch := list(islice(jobs, n)): yield batch
-
-def map_jobs(
-    fn, # Applied to each job; importable, for the processes
-    jobs, # Iterable of jobs; never held whole
-    workers:int=1, # Processes; 1 works here
-    batch:int=8, # Jobs that travel together
-): # Iterator of results, in order
-    "Apply `fn` in processes when that helps. Raises `CXRError` when one of them was killed"
-    first = list(islice(jobs := iter(jobs), 8*batch if workers > 1 else 0))
-    if workers < 2 or len(first) < 8*batch: yield from map(fn, chain(first, jobs)); return
-    import multiprocessing as mp
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    pool = ProcessPoolExecutor(workers, mp_context=mp.get_context('fork' if 'fork' in mp.get_all_start_methods() else None))
-    waiting = deque()
-    try:
-        for o in _batches(chain(first, jobs), batch):
-            waiting.append(pool.submit(_do, fn, o))
-            if len(waiting) > 4*workers: yield from waiting.popleft().result()
-        while waiting: yield from waiting.popleft().result()
-    except BrokenProcessPool:
-        raise CXRError('A working process was killed, probably for lack of memory: start again with --workers 1; it goes on from there.') from None
-    finally: pool.shutdown(cancel_futures=True)

@@ -13,8 +13,9 @@ __all__ = ['LEVEL', 'QUESTIONS', 'NEGATIVES', 'DESCRIBE', 'FROM_NOTES', 'CHAT', 
 import json, math, random, time
 import numpy as np
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from .stages import CXRError, Config, atomic_path, run_cli, say, write_json
+from .stages import CXRError, Config, atomic_path, map_jobs, run_cli, say, told, write_json
 from .images import pad_square, prepare_xray
 from .phantom import PHRASES, INDICATIONS, Truth, draw_with_masks, draw_xray, sample_studies, say_one, truth_labels, write_report
 from .prompts import format_answer, render_chat
@@ -139,7 +140,7 @@ def attribute_classes(truths)->dict: # Attribute -> its values, sorted
 
 PLACES = ['effusion', 'pneumothorax', 'consolidation', 'pneumonia', 'edema', 'atelectasis', 'heart', 'devices'] # Masks pointed to
 
-def _draw_one(o, folder, size):
+def _draw_one(o, size):
     "One phantom as the vision tower sees it, and how much of each of its 8 x 8 patches every place covers"
     from PIL import Image
     im, masks = draw_with_masks(o['truth'], o['body'], o['seed'])
@@ -154,9 +155,8 @@ def draw_set(
     workers:int=2, # Processes
 )->tuple: # uint8 arrays of shape (n, px, px) and (n, px/16, px/16, 8), and the list of truths
     "Draw phantoms as the vision tower will see them"
-    from cxr_llava.phantom import _map
     studies = sample_studies(n, seed)
-    X, cover = zip(*_map(_draw_one, studies, None, px, workers))
+    X, cover = zip(*told(map_jobs(partial(_draw_one, size=px), studies, workers), n, 'phantoms drawn'))
     return np.stack(X), np.stack(cover), [o['truth'] for o in studies]
 
 # %% ../nbs/12_tiny.ipynb #e0a5144b
