@@ -157,7 +157,7 @@ def _name(st, i): return f'{safe_name(st.study_id)}/{i + 1}.jpg'
 def _unfit(st, candidates, facts):
     "Whether the first candidate cannot be read, or is a lateral by its looks alone while there are others"
     if 'error' in facts: return True
-    looks = any(re.search('lateral|not (a )?frontal', n) for n in facts['notes'])
+    looks = any(n.startswith('not frontal') for n in facts['notes'])
     return looks and len(candidates) > 1 and st.views[candidates[0]] == 'unknown'
 
 def _prepare_studies(studies, cfg, run, rejects):

@@ -125,9 +125,12 @@ def write_json(
     obj, # Anything JSON can hold; `NaN` is refused, use `None`
 )->Path: # `path`
     "Write `obj` as readable JSON, whole or not at all"
-    try: text = json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        with atomic_path(path) as new, open(new, 'x', encoding='utf-8', newline='\n') as f: # piece by piece: the text may be larger than `obj`
+            json.dump(obj, f, indent=1, ensure_ascii=False, allow_nan=False)
+            f.write('\n')
     except (TypeError, ValueError) as e: raise CXRError(f'Cannot write {path}: {e}.') from e
-    return write_atomic(path, text + '\n')
+    return Path(path)
 
 # %% ../nbs/05a_files.ipynb #5bfee4f0
 def _text(path):
@@ -152,7 +155,8 @@ def write_jsonl(
     rows, # Iterable of JSON-able records
 )->Path: # `path`
     "Write one record per line, whole or not at all"
-    return write_atomic(path, ''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in rows))
+    with atomic_path(path) as new, open(new, 'x', encoding='utf-8', newline='\n') as f: f.writelines(json.dumps(o, ensure_ascii=False) + '\n' for o in rows)
+    return Path(path)
 
 def read_jsonl(
     path, # A file with one JSON record per line

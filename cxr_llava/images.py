@@ -259,7 +259,6 @@ def _resize(job):
     save_jpeg(prepare_xray(x, size), out)
     return dict(fingerprint(x.image), notes=x.notes, width=x.image.width, height=x.image.height)
 
-
 # %% ../nbs/01_images.ipynb #066886e8
 def _key(src, size):
     "Identity of a source file and its preparation"
@@ -272,7 +271,6 @@ def _done_before(out, keys):
     index = out/'index.jsonl'
     rows = read_jsonl(index)[0] if index.is_file() else []
     return {o['out']: o for o in rows if isinstance(o, dict) and keys.get(o.get('out'), '') == o.get('key') != '' and (out/o['out']).is_file()}
-
 
 # %% ../nbs/01_images.ipynb #ffec8764
 def resize_xrays(

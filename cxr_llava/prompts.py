@@ -13,6 +13,7 @@ import os, random, re, unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from .stages import CXRError, Config, Rejects, find_artifact, read_json, read_jsonl, run_cli, run_root, say, write_json
+from .records import SPLITS
 from .reports import Sections, find_headings, read_json_sections, read_written, write_sections
 
 # %% ../nbs/10_prompts.ipynb #c2af7ae6
@@ -216,15 +217,25 @@ def study_conversation(
     if train and cfg.followups: turns += followup_turns(f, i, cfg.followups, rng)
     return dict(id=str(row['study_id']), image=images[0] if len(images) == 1 else images, conversations=turns)
 
+# %% ../nbs/10_prompts.ipynb #d7601194
+_NEEDED = ['study_id', 'split', 'images', 'views', 'indication', 'findings', 'impression']
+
+def _manifest_rows(path):
+    "What a conversation needs of each study, a few thousand at a time. Raises `CXRError` when `path` is no manifest"
+    import pyarrow.parquet as pq
+    try:
+        f = pq.ParquetFile(path)
+        if lack := [c for c in ('study_id', 'split', 'images') if c not in f.schema_arrow.names]: raise KeyError(*lack)
+        for batch in f.iter_batches(4096, columns=_NEEDED): yield from batch.to_pylist()
+    except Exception as e: raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from e
+
 # %% ../nbs/10_prompts.ipynb #d2f05eb7
 def _by_split(rows, cfg, rejects):
     "Conversations of each split; studies that cannot be used go to `rejects`"
     res = dict(train=[], val=[], test=[])
     for row in rows:
-        split = dict(validate='val', validation='val', dev='val').get(row['split'], row['split'])
-        if split not in res:
-            rejects.add(row['study_id'], f'split `{split}` is none of train, val, test')
-            continue
+        split = SPLITS.get(row['split'])
+        if not split: rejects.add(row['study_id'], f'split `{row["split"]}` is none of train, val, test'); continue
         o = study_conversation(row, cfg, train=split == 'train')
         if 'reason' in o: rejects.add(row['study_id'], o['reason'], split=split)
         else: res[split].append(o)
@@ -235,16 +246,13 @@ def make_conversations(
     cfg:PromptConfig=None, # How to ask; default settings when left out
 )->dict: # Split -> list of conversations
     "The prompts stage: manifest in, `train.json`, `val.json` and `test.json` out. Raises `CXRError` when no study can be used"
-    import pandas as pd
     cfg, rejects = cfg or PromptConfig(), Rejects()
     run = run_root(cfg.run)
     path = find_artifact('studies.parquet', cfg.run, needed_by='the prompts stage')
-    try: rows = pd.read_parquet(path).to_dict('records')
-    except Exception as e: raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from e
-    res = _by_split(rows, cfg, rejects)
+    res = _by_split(_manifest_rows(path), cfg, rejects)
     rejects.save(run/'prompts_rejects.jsonl')
     if not res['train'] and not res['test']:
-        raise CXRError(f'None of the {len(rows)} studies in {path} can be used ({rejects.summary()}): see {run}/prompts_rejects.jsonl; '
+        raise CXRError(f'None of the {len(rejects)} studies in {path} can be used ({rejects.summary()}): see {run}/prompts_rejects.jsonl; '
             'for notes with one section try --section any, for lateral X-rays --views all.')
     for split,recs in res.items(): write_json(run/f'{split}.json', recs)
     say(f'prompts: {", ".join(f"{len(v)} {k}" for k,v in res.items())}; {rejects.summary()}')

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from cxr_llava.data import DataConfig, audit_splits, build_dataset, load_manifest, main, split_patients
 from cxr_llava.images import save_jpeg
-from cxr_llava.phantom import make_phantom, phantom_xray
+from cxr_llava.phantom import Truth, draw_lateral, make_phantom, phantom_xray, sample_body
 from cxr_llava.reports import clean_text, join_sections, parse_sections, prior_references
 from cxr_llava.sources import Rejects, find_source, iter_openi_csv, iter_table
 from cxr_llava.stages import CXRError
@@ -163,16 +163,14 @@ def test_same_xray_under_two_numbers_stays_together(tmp_path, xrays):
     df = run(source='table', path=str(tmp_path/'t.csv'), run=str(tmp_path/'r')).set_index('study_id')
     assert df.split['0'] == df.split['9'] and df.group['0'] == df.group['9']
 
-def test_unlabelled_lateral_gives_way(small, tmp_path, monkeypatch):
-    "Where the view is unknown, what looks like a lateral is not taken when there is another"
-    import cxr_llava.data as data
-    real = data.resize_xrays
-    def noted(jobs, *a, **k): return {out: o | dict(notes=o['notes'] + (['looks like a lateral view'] if out.endswith('/1.jpg') else [])) for out,o in real(jobs, *a, **k).items()}
-    monkeypatch.setattr(data, 'resize_xrays', noted)
-    for i in range(4): save_jpeg(phantom_xray(i, size=64), tmp_path/f'{i}.jpg')
-    (tmp_path/'t.jsonl').write_text('\n'.join(json.dumps(dict(image=o, findings='Clear.', impression='N.')) for o in (['0.jpg', '1.jpg'], ['2.jpg'], ['missing.jpg', '3.jpg'])))
+def test_unlabelled_lateral_gives_way(tmp_path):
+    "Where the view is unknown, what looks like a lateral is not taken when there is another; alone, it is kept with a note"
+    for i in range(5): save_jpeg(draw_lateral(Truth(), sample_body(np.random.default_rng(i)), i, 96) if i in (0, 4) else phantom_xray(i, size=96), tmp_path/f'{i}.jpg')
+    studies = (['0.jpg', '1.jpg'], ['2.jpg'], ['missing.jpg', '3.jpg'], ['4.jpg'])
+    (tmp_path/'t.jsonl').write_text('\n'.join(json.dumps(dict(image=o, findings='Clear.', impression='N.')) for o in studies))
     df = run(source='table', path=str(tmp_path/'t.jsonl'), run=str(tmp_path/'r'), views='frontal')
-    assert [o[0] for o in df.images] == ['images/0/2.jpg', 'images/2/1.jpg', 'images/3/1.jpg']
+    assert [o[0] for o in df.images] == ['images/0/2.jpg', 'images/2/1.jpg', 'images/3/1.jpg', 'images/4/1.jpg']
+    assert [o.get('xray_notes') for o in df['flags']] == [None, None, None, ['not frontal: looks like a lateral view']]
 
 @pytest.mark.parametrize('kw,word', [(dict(fetch=True, source='mimic'), 'physionet.org'), (dict(fetch=True, source='table'), 'cannot be fetched'), (dict(source='openi_csv', path='/dev/null'), 'indiana_reports.csv')])
 def test_stage_says_what_to_do(kw, word, tmp_path):

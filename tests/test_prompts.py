@@ -101,6 +101,20 @@ def test_chat_spans_cover_the_answers():
     assert [text[a:b] for a,b in spans] == [f' {t["value"].strip()}{EOS}' for t in o['conversations'] if t['from'] == 'gpt']
     assert text.count('USER:') == len(spans)
 
+def test_manifest_of_a_stranger(tmp_path):
+    "Whatever lies under that name: a sentence; columns nobody needs are not read, those that may lack may lack"
+    import pandas as pd
+    from cxr_llava.prompts import make_conversations
+    p, cfg = tmp_path/'studies.parquet', PromptConfig(run=str(tmp_path))
+    for bad in (b'', b'not parquet', None):
+        if bad is None: pd.DataFrame(dict(study_id=['a'], images=[['a.jpg']])).to_parquet(p)
+        else: p.write_bytes(bad)
+        with pytest.raises(CXRError, match='cannot be read as a manifest'): make_conversations(cfg)
+    pd.DataFrame(dict(study_id=[f's{k}' for k in range(5000)], split=['training', 'dev', 'test', 'x', 'train']*1000, images=[['a.jpg']]*5000, findings=[F]*5000, impression=[I]*5000, odd=3)).to_parquet(p)
+    res = make_conversations(cfg)
+    assert {k: len(v) for k,v in res.items()} == dict(train=2000, val=1000, test=1000) and 'is none of' in (tmp_path/'prompts_rejects.jsonl').read_text()
+    assert json.loads((tmp_path/'val.json').read_text()) == res['val']
+
 def test_images_of_a_study():
     assert study_images(dict(images=['l', 'f'], views=['lateral', 'pa']), 'both') == ['f', 'l'] and study_images(dict(images=['l'], views=['lateral']), 'both') == []
     with pytest.raises(CXRError): make_prompt(task='poem')
