@@ -37,8 +37,7 @@ class _Reader:
 
     def read(self):
         for k,(kind,value,i,j) in enumerate(self.items):
-            f = getattr(self, '_'+kind, None)
-            if f: f(k, value, i, j)
+            if kind in _ACTS: _ACTS[kind](self, k, value, i, j)
         self._close()
         return self.found + [[o if isinstance(o, tuple) else (o,), v, i, j, cue, o=='Pleural Effusion']
                              for o,v,i,j,cue,_ in self.structures if o and v is not None]
@@ -293,6 +292,7 @@ def _state(self, k, value, i, j):
     self.ahead = [v, cue, False]
 
 _Reader._state_value, _Reader._state = _state_value, _state
+_ACTS = {name[1:]: f for name,f in vars(_Reader).items() if name[0]=='_'}   # Kind of an item -> what it does
 
 # %% ../nbs/31_labels.ipynb #de3a7fce
 _OPEN = ''.join(rf'(?<! {w}\n)' for w in 'the a of in at on to by for and or with no is are left right'.split()) + r'(?<![,:(]\n)'

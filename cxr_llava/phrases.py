@@ -334,10 +334,10 @@ def find_phrases(
     "The longest phrases of the tables that stand in `words`"
     out, i, n = [], 0, len(words)
     while i<n:
-        node, j, best = _TREE, i, None
-        while j<n and (node := node.get(words[j])):
-            j += 1
-            if None in node: best = (*node[None], i, j)
-        if best: out.append(best)
-        i = best[3] if best else i+1
+        node, j, best = _TREE.get(words[i]), i+1, None
+        while node:
+            if None in node: best, end = node[None], j
+            node, j = node.get(words[j]) if j<n else None, j+1
+        if best: out.append((*best, i, end))
+        i = end if best else i+1
     return out
