@@ -1,5 +1,5 @@
 "The labeller on sentences written for it, on noise, and as a command"
-import itertools, random
+import itertools, random, subprocess, sys
 from pathlib import Path
 import pytest
 from cxr_llava.label_files import main
@@ -66,3 +66,9 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     assert e.value.code == 2 and 'r.jsonl:2' in capsys.readouterr().err and not (tmp_path/'r.labels.csv').exists()
     p.write_text('{"id": "a", "text": "Small effusion."}\n')
     assert main([str(p)]) == 0 and (tmp_path/'r.labels.csv').read_text().splitlines()[1].startswith('a,')
+
+def test_scoring_tool_wants_the_right_folder(tmp_path):
+    "A folder that exists but holds no archives of reports is one sentence, not a table of nothing"
+    (tmp_path/'labels').mkdir()
+    r = subprocess.run([sys.executable, Path(__file__).parents[1]/'tools/score_labels.py', tmp_path], capture_output=True, text=True)
+    assert r.returncode == 2 and not r.stdout and r.stderr.splitlines() == [f'error: {tmp_path} holds no reports: give the folder that has openi_reports/*.tgz and labels/ in it.']

@@ -53,8 +53,8 @@ def main():
     p.add_argument('--out', help='write the scores to this JSON file')
     a = p.parse_args()
     result = dict(labeller=LABELLER, sections=a.sections, gold={}, agreement={})
-    if not Path(a.folder).is_dir(): raise SystemExit(f'error: {a.folder} is not a folder; see the layout at the top of {__file__}')
     reports, lab = read_reports(a.folder), Path(a.folder)/'labels'
+    if not reports: p.exit(2, f'error: {a.folder} holds no reports: give the folder that has openi_reports/*.tgz and labels/ in it.\n')
     full = {k: ' '.join(s.get(x) or '' for x in a.sections.upper().split(',')).strip() for k,s in reports.items()}
     full = {k: t for k,t in full.items() if t}
     start = time.process_time(); labels = {k: label_report(t) for k,t in full.items()}; took = time.process_time()-start
