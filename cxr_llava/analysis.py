@@ -13,19 +13,18 @@ import numpy as np, pandas as pd
 from .images import read_xray
 from .stages import CXRError
 from .labels import OBSERVATIONS, TARGETS, explain_report, label_reports
-from .prompts import parse_answer
 from .text_metrics import combine_stats, pair_stats
 from .scores import GROUPS, POLICIES, STATES, clinical_scores, interval, label_matrix, outcomes, state_counts
 from .paired import holm, label_differences, paired_tests, text_differences
 from .systems import study_order
-from .gates import health
+from .gates import health, sections_of
 
 # %% ../nbs/34a_analysis.ipynb #a298fedb
 def body(
     text:str, # A report
 )->str: # Its sections without headings, or the text as it is where there are none
     "The words of a report that are compared"
-    s = parse_answer(text)
+    s = sections_of(text)
     return '\n'.join(o for o in (s.findings, s.impression) if o) or text
 
 TEXT = ('bleu1', 'bleu2', 'bleu3', 'bleu4', 'rouge1', 'rouge2', 'rougeL')
@@ -85,7 +84,7 @@ def section_target(
     references:list, # Reference reports
 )->str: # Words
     "What the references consist of, counted"
-    have = [tuple(bool(getattr(s, k)) for k in SECTIONS) for s in map(parse_answer, references)]
+    have = [tuple(bool(getattr(s, k)) for k in SECTIONS) for s in map(sections_of, references)]
     kinds = {(True, True): 'findings and impression', (True, False): 'findings only', (False, True): 'impression only',
         (False, False): 'text without headings, scored whole'}
     return '; '.join(f'{words} ({have.count(k)} of {len(have)})' for k,words in kinds.items() if k in have)
@@ -98,7 +97,7 @@ def section_scores(
     "Each section against the same section of the reference"
     res = {}
     for k in SECTIONS:
-        pairs = [(i, getattr(parse_answer(o['text']), k) or '', want) for i,o in enumerate(rows) if (want := getattr(parse_answer(o['reference']), k))]
+        pairs = [(i, getattr(sections_of(o['text']), k) or '', want) for i,o in enumerate(rows) if (want := getattr(sections_of(o['reference']), k))]
         if not pairs: continue
         at, got, want = map(list, zip(*pairs))
         text, _ = text_scores(got, want, weights[:, at])

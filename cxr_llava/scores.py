@@ -159,17 +159,18 @@ def clinical_scores(
     ix = [[i] for i in range(len(OBSERVATIONS))] + [_COLUMNS[r.split()[1]] for r in ROWS[len(OBSERVATIONS):]]
     for name,cols in dict(support=(0, 2), predicted=(0, 1), n=(0, 1, 2, 3)).items():
         df[name] = [int(counts[i][:, cols].sum()) for i in ix]
-    df['undefined'] = [int(np.isnan(f1[i]).sum()) for i in ix]
-    for g,cols in _COLUMNS.items(): df.loc[f'example {g}', 'undefined'] = int(np.isnan(rates(x[:, cols].sum(1))['f1']).sum())
+    lost = [int(np.isnan(f1[i]).sum()) for i in ix]
+    df['undefined'] = lost[:-len(GROUPS)] + [int(np.isnan(rates(x[:, cols].sum(1))['f1']).sum()) for cols in _COLUMNS.values()]
     return df if weights is None else _with_intervals(df, _resampled(x, weights))
 
 def _with_intervals(df, boot):
     "`df` with bounds of each metric; a macro or weighted row counts the resamples that lost one of the observations in its mean"
     for k in METRICS:
-        df[f'{k}_lo'], df[f'{k}_hi'], df[f'{k}_undefined'] = interval(boot[k])
-        for g,names in GROUPS.items():
-            ix = [OBSERVATIONS.index(o) for o in names if not np.isnan(df[k][o])]
-            if ix: df.loc[[f'macro {g}', f'weighted {g}'], f'{k}_undefined'] = int(np.isnan(boot[k][:, ix]).any(1).sum())
+        lo, hi, lost = interval(boot[k])
+        for g,cols in _COLUMNS.items():
+            ix = [i for i in cols if not np.isnan(df[k].iloc[i])]
+            if ix: lost[[ROWS.index(f'macro {g}'), ROWS.index(f'weighted {g}')]] = np.isnan(boot[k][:, ix]).any(1).sum()
+        df[f'{k}_lo'], df[f'{k}_hi'], df[f'{k}_undefined'] = lo, hi, lost
     return df
 
 # %% ../nbs/34_scores.ipynb #0c330175

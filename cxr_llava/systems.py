@@ -219,9 +219,9 @@ def stored_rows(
 def shared_rows(path, meta):
     "`stored_rows` for all processes: the first one tidies up, the others read what it left"
     meet()
-    if world()[0] == 0: stored_rows(path, meta)
+    rows = [] if world()[0] else stored_rows(path, meta)
     meet()
-    return read_jsonl(path)[0] if Path(path).exists() else []
+    return read_jsonl(path)[0] if world()[0] and Path(path).exists() else rows
 
 # %% ../nbs/36_systems.ipynb #a62bfa67
 def check_rows(

@@ -68,13 +68,14 @@ def _check(preds, refs):
     return preds, refs
 
 # %% ../nbs/32_text_metrics.ipynb #a064c1a9
+def _shared(p, r, n):
+    "How many runs of `n` words two word lists share, one that comes twice in both counted twice"
+    a, b = (Counter(zip(*(t[i:] for i in range(n)))) for t in (p, r))
+    return sum(min(c, b[g]) for g,c in a.items() if g in b)
+
 def _pair_counts(p, r):
     "Ten counts of one pair of word lists"
-    match, total = [], []
-    for n in range(1, 5):
-        a, b = (Counter(zip(*(t[i:] for i in range(n)))) for t in (p, r))
-        match.append(sum(min(c, b[g]) for g,c in a.items() if g in b)); total.append(max(len(p)-n+1, 0))
-    return [len(p), len(r), *match, *total]
+    return [len(p), len(r), *(_shared(p, r, n) for n in range(1, 5)), *(max(len(p)-n, 0) for n in range(4))]
 
 def bleu_stats(
     preds, # Reports
@@ -169,11 +170,8 @@ def _f(common, n_p, n_r): return 2*common/(n_p+n_r) if common else 0.
 
 def _rouge_pair(p, r):
     "F of rouge1, rouge2 and rougeL of two word lists"
-    out = []
-    for n in (1, 2):
-        a, b = (Counter(zip(*(t[i:] for i in range(n)))) for t in (p, r))
-        out.append(_f((a & b).total(), max(len(p)-n+1, 0), max(len(r)-n+1, 0)))
-    return out + [_f(_lcs(p, r), len(p), len(r))]
+    runs = [_f(_shared(p, r, n), max(len(p)-n+1, 0), max(len(r)-n+1, 0)) for n in (1, 2)]
+    return runs + [_f(_lcs(p, r), len(p), len(r))]
 
 # %% ../nbs/32_text_metrics.ipynb #dc6c93fd
 def rouge_stats(
