@@ -1,9 +1,10 @@
 "Training that is killed, shared, short of memory or disk: what the commands do"
-import json, os, random, re, signal, socket, subprocess, sys, time
+import os, random, socket, subprocess, sys, time
+from contextlib import suppress
 from pathlib import Path
 import pytest
 from cxr_llava.stages import read_json
-from made_up import SETTINGS, command, conversations, env, losses, rows
+from made_up import SETTINGS, children, command, conversations, env, killed, losses, rows
 
 TOKEN = 'hf_' + 'secret'*4
 
@@ -15,37 +16,20 @@ def done(cmd, **kw):
     assert r.returncode == 0, r.stdout[-3000:] + r.stderr[-3000:]
     return r
 
+def here(data, out, **kw):
+    "The same training as that of the command, in this process"
+    import torch
+    from cxr_llava.finetune import FinetuneConfig, finetune
+    torch.set_num_threads(1)
+    finetune(FinetuneConfig.load(None, **{k[2:]: v for k,v in zip(SETTINGS[::2], SETTINGS[1::2])}, data=str(data), out=str(out/'adapter'), **kw))
+    return out
+
 def adapter_hash(out): return read_json(out/'finetune.json')['adapter_hash']
-
-def children(pid):
-    "Processes below `pid`, those started first before the others"
-    res = []
-    for p in Path('/proc').glob('[0-9]*'):
-        try: stat = (p/'stat').read_text().rsplit(')', 1)[1].split()
-        except (OSError, IndexError): continue
-        if int(stat[1]) == pid: res += [int(p.name), *children(int(p.name))]
-    return res
-
-def killed(cmd, out, rng, log):
-    "Start, wait for a checkpoint, kill something at a random moment; what is left behind must end by itself"
-    before = len(list((out/'checkpoints').glob('checkpoint-*'))), time.time()
-    with open(log, 'w') as f: p = subprocess.Popen(cmd, env=env(), stdout=f, stderr=f)
-    while p.poll() is None and 'checkpoint at' not in Path(log).read_text() and time.time() - before[1] < 300: time.sleep(.02)
-    time.sleep(rng.uniform(0, .6))
-    below = children(p.pid)
-    os.kill(rng.choice([p.pid, *below]) if p.poll() is None else p.pid, signal.SIGKILL) if p.poll() is None else None
-    end = time.time() + 90
-    while any(Path(f'/proc/{q}').exists() and 'Z' not in Path(f'/proc/{q}/stat').read_text().rsplit(')', 1)[1][:3] for q in below):
-        assert time.time() < end, f'{below} outlived their parent'
-        time.sleep(.1)
-    return p.wait()
 
 @pytest.fixture(scope='module')
 def reference(data, tmp_path_factory):
     "An uninterrupted run with dropout"
-    out = tmp_path_factory.mktemp('reference')
-    done(command(data, out, '--dropout', '0.1'))
-    return out
+    return here(data, tmp_path_factory.mktemp('reference'), dropout=.1)
 
 @pytest.fixture(scope='module')
 def two_nodes(data, tmp_path_factory):
@@ -56,32 +40,36 @@ def two_nodes(data, tmp_path_factory):
         port = s.getsockname()[1]
     def node(k): return command(data, out, '--dropout', '0', '--processes', '1', '--nnodes', '2', '--node_rank', str(k), '--master', f'127.0.0.1:{port}')
     ps = [subprocess.Popen(node(k), env=env(HF_TOKEN=TOKEN), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for k in (0, 1)]
-    lines = set()
-    while any(p.poll() is None for p in ps):
-        for q in [q for p in ps for q in (p.pid, *children(p.pid))]:
-            try: lines.add(Path(f'/proc/{q}/cmdline').read_bytes().replace(b'\0', b' ').decode())
-            except OSError: pass
-        time.sleep(.2)
-    said = [p.stdout.read() for p in ps]
+    lines, end = set(), time.time() + 300
+    try:
+        while any(p.poll() is None for p in ps) and not any(p.poll() for p in ps):
+            assert time.time() < end, 'two nodes are not done after five minutes'
+            for q in [q for p in ps for q in (p.pid, *children(p.pid))]:
+                with suppress(OSError): lines.add(Path(f'/proc/{q}/cmdline').read_bytes().replace(b'\0', b' ').decode())
+            time.sleep(.2)
+    finally:
+        for p in ps: p.terminate() # when one has failed, the other would wait for it
+    said = [p.communicate(timeout=60)[0] for p in ps]
     assert [p.returncode for p in ps] == [0, 0], said
     return out, said, lines
 
-def test_killed_and_resumed_equals_uninterrupted(data, reference, tmp_path):
+def test_killed_and_resumed_equals_uninterrupted(data, reference, tmp_path, capsys):
     "kill -9 at random moments, dropout on: the adapter comes out with the same hash, the log with the same losses"
     rng, cmd = random.Random(0), command(data, tmp_path, '--dropout', '0.1', '--save_minutes', '0.001')
-    for _ in range(2): killed(cmd, tmp_path, rng, tmp_path/'out.txt')
+    for at in (1, 6): assert killed(cmd, tmp_path/'out.txt', rng, at)
     r = done(cmd)
     assert 'resume: from' in r.stdout and 'finished' in r.stdout
     assert adapter_hash(tmp_path) == adapter_hash(reference) and losses(tmp_path) == losses(reference)
     assert not (tmp_path/'checkpoints/.writing').exists()
     before = (tmp_path/'adapter/adapter_model.safetensors').stat().st_mtime_ns
-    assert 'this run is finished' in done(cmd).stdout
+    here(data, tmp_path, dropout=.1)
+    assert 'this run is finished' in capsys.readouterr().out
     assert (tmp_path/'adapter/adapter_model.safetensors').stat().st_mtime_ns == before
 
 def test_two_nodes_take_the_same_steps_as_one_process(data, two_nodes, tmp_path):
     "World size 2, asserted, and the losses of one process"
     out, said, _ = two_nodes
-    done(command(data, tmp_path, '--dropout', '0', '--processes', '1'))
+    here(data, tmp_path, dropout=0., processes=1)
     assert read_json(out/'finetune.json')['world_size'] == 2 and read_json(tmp_path/'finetune.json')['world_size'] == 1
     a, b = losses(tmp_path), losses(out)
     assert [s for s,_ in a] == [s for s,_ in b] == list(range(1, 17))
@@ -100,7 +88,7 @@ def test_the_token_is_nowhere(two_nodes):
 def test_killed_in_two_processes(data, two_nodes, tmp_path):
     "Any of launcher, agent and workers is killed; nothing is left running; the end is the same"
     cmd, rng = command(data, tmp_path, '--dropout', '0', '--processes', '2', '--save_minutes', '0.001'), random.Random(3)
-    killed(cmd, tmp_path, rng, tmp_path/'out.txt')
+    assert killed(cmd, tmp_path/'out.txt', rng)
     r = done(cmd)
     assert 'resume: from' in r.stdout
     assert adapter_hash(tmp_path) == adapter_hash(two_nodes[0]) and losses(tmp_path) == losses(two_nodes[0])
