@@ -6,7 +6,7 @@
 __all__ = ['image_tokens', 'tokenise', 'xray_pixels', 'CXRModel', 'xray_key']
 
 # %% ../nbs/16_generate.ipynb #e7d69ef4
-import contextlib, os, re, threading
+import contextlib, copy, os, re, threading
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
 from .images import XRay, prepare_xray, read_xray
@@ -60,7 +60,7 @@ class CXRModel:
     ):
         self.model, self.processor, self.max_new_tokens = model.eval(), processor, max_new_tokens
         self.info, self.last = info or dict(getattr(model, 'cxr', {})), None
-        self._kept, self._seen, self._pieces, self._memory, self._versions, self._lock = None, (None, None), {}, {}, None, threading.RLock()
+        self._kept, self._seen, self._pieces, self._versions, self._lock = (None, None), (None, None), {}, None, threading.RLock()
         self._llava = model.get_base_model() if hasattr(model, 'peft_config') else model
         self._eos = {processor.tokenizer.eos_token_id}
 
@@ -271,63 +271,50 @@ def xray_key(
 @patch
 def _look(self:CXRModel, src):
     "Fingerprint and pixels of an X-ray; the last one is remembered"
-    key = xray_key(src)
-    if self._seen[0] != key: self._seen = key, xray_pixels(self.processor, src)
-    return key, self._seen[1]
+    key, seen = xray_key(src), self._seen
+    if seen[0] != key: seen = self._seen = key, xray_pixels(self.processor, src)
+    return seen
 
 # %% ../nbs/16_generate.ipynb #f01d5869
 @patch
-def _take(self:CXRModel, key, ids):
-    "Cache for `ids` and how many of them it already holds; it is no longer kept"
+def _cache(self:CXRModel, ids, src, tuned):
+    "Keys and values of the start of a chat up to the end of its X-rays; computed only when the last text was about something else"
+    import torch
     from transformers import DynamicCache
-    with self._lock: kept, self._kept = self._kept, None
-    if kept is None or kept[0] != key: return DynamicCache(), 0
-    _, old, cache = kept
-    n = next((i for i,(a,b) in enumerate(zip(old, ids)) if a != b), min(len(old), len(ids)))
-    n = min(n, len(ids) - 1, cache.get_seq_length())
-    if not n or self.processor.image_token_id in ids[n:]: return DynamicCache(), 0
-    if cache.get_seq_length() > n: cache.crop(n - cache.get_seq_length())
-    return cache, n
+    name, pixels = self._look(src)
+    key, kept = (name, tuned or not self.has_adapter), self._kept
+    if kept[0] != key:
+        kept = key, DynamicCache()
+        self._forward(tuned, input_ids=torch.tensor([ids], device=self.device), pixel_values=pixels.to(self.device, self._dtype()),
+            past_key_values=kept[1], use_cache=True, logits_to_keep=1)
+        self._kept = kept
+    res = copy.copy(kept[1])
+    res.layers = [copy.copy(o) for o in res.layers] # they share the numbers; what is written next makes new ones
+    return res
 
 # %% ../nbs/16_generate.ipynb #22547812
-def _guess(ids, said=None, n=8):
-    "What followed the last four of `ids` when they were last written, or else the last two when they last stood in `ids`"
-    known = (said or {}).get(tuple(ids[-4:]))
-    if known: return known[:n]
+def _guess(ids, n=8):
+    "What followed the last two of `ids` when they last stood in `ids`"
     i = next((i for i in range(len(ids) - 3, -1, -1) if ids[i] == ids[-2] and ids[i + 1] == ids[-1]), None)
     return [] if i is None else ids[i + 2:i + 2 + n]
-
-def _remember(said, ids, start, n=8):
-    "Keep in `said` what follows any four of `ids`, for what was written from `start` on"
-    if len(said) > 100_000: said.clear()
-    said |= {tuple(ids[i - 4:i]): ids[i:i + n] for i in range(start, len(ids))}
 
 @patch
 def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
     "Greedy (id, log-probability) after the token ids `ids`, one by one, the end token included"
     import torch
-    name, pixels = self._look(src)
-    key, ids = (name, tuned or not self.has_adapter), list(ids)
-    cache, n = self._take(key, ids)
-    start, dev, feed, extra = len(ids), self.device, ids[n:], {} if n else dict(pixel_values=pixels.to(self.device, self._dtype()))
-    memory = self._memory if self._dtype() == torch.float32 else {} # in 16 bits its rounding would let a text depend on earlier ones
-    def draft(guess): return [g for g in guess if g != self.processor.image_token_id]
-    end, guess = start + limit, draft(memory.get(tuple(ids[-4:]), []))
-    try:
-        while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
-            out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=dev), past_key_values=cache, use_cache=True,
-                logits_to_keep=len(guess) + 1, **extra)
-            best = [o[0].tolist() for o in out.logits.float().log_softmax(-1).max(-1)]
-            right = next((j for j,(g,t) in enumerate(zip(guess, best[1])) if g != t), len(guess))
-            new = list(zip(best[1], best[0]))[:min(right + 1, end - len(ids))]
-            new = new[:next((j + 1 for j,(t,_) in enumerate(new) if t in self._eos), None)]
-            ids += [t for t,_ in new]
-            if cache.get_seq_length() > len(ids) - 1: cache.crop(len(ids) - 1 - cache.get_seq_length())
-            feed, guess, extra = ids[-1:], draft(_guess(ids, memory)), {}
-            yield from new
-    finally:
-        self._kept = key, ids, cache
-        _remember(memory, ids, start)
+    image, ids, end = self.processor.image_token_id, list(ids), len(ids) + limit
+    n = len(ids) - ids[::-1].index(image) # where the last X-ray ends
+    cache, feed, guess = self._cache(ids[:n], src, tuned), ids[n:], []
+    while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
+        out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=len(guess) + 1)
+        best = [o[0].tolist() for o in out.logits.float().log_softmax(-1).max(-1)]
+        right = next((j for j,(g,t) in enumerate(zip(guess, best[1])) if g != t), len(guess))
+        new = list(zip(best[1], best[0]))[:min(right + 1, end - len(ids))]
+        new = new[:next((j + 1 for j,(t,_) in enumerate(new) if t in self._eos), None)]
+        ids += [t for t,_ in new]
+        if cache.get_seq_length() > len(ids) - 1: cache.crop(len(ids) - 1 - cache.get_seq_length())
+        feed, guess = ids[-1:], [g for g in _guess(ids) if g != image]
+        yield from new
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
 @patch

@@ -78,44 +78,34 @@ def tell(row, first):
         f"{row['same_texts']} of {row['reports']} texts the same", flush=True)
 
 def bench_followup(m, paths, limit):
-    """A question after the report: kept cache, kept cache with nothing remembered of earlier answers, same model anew, and the pipeline anew
-
-    Every way sees what a user's model has: the memory of all answers before this one, never of this one."""
+    "A question after the report: with the X-ray kept, by the same model anew, and by the pipeline anew"
     from cxr_llava.generate import _history
-    pipe, m._memory, times, same = make_pipe(m), {}, {k: [] for k in ('kept', 'kept_first', 'unremembered', 'anew', 'anew_first', 'pipeline')}, 0
+    pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
     for p in paths:
         rep = m.generate_report(p)
         turns = [t for pair in _history([rep]) for t in pair]
         turns[0] = dict(turns[0], value='<image>\n' + turns[0]['value'])
         for q in QUESTIONS:
-            before, texts = dict(m._memory), []
-            def ask(way, fn, said=before, forget=False):
-                m._memory = dict(said)
-                if forget: m._kept, m._seen = None, (None, None)
+            texts = set()
+            def ask(way, fn):
+                if way.startswith('anew'): m._kept = m._seen = None, None
                 text, wall, cpu = timed(fn)
                 times[way].append((wall, cpu))
-                if not way.endswith('first'): texts.append(text)
+                if not way.endswith('first'): texts.add(text)
             def whole(): return m.ask(p, q, [rep], limit)
             def word(): return next(m.chat(p, q, [rep], limit))
             ask('kept', whole)
             ask('kept_first', word)
-            ask('unremembered', whole, {})
             ask('pipeline', lambda: pipe(p, [*turns, {'from': 'human', 'value': q}], limit))
-            ask('anew', whole, forget=True)
-            ask('anew_first', word, forget=True)
-            m._memory = dict(before)
-            m.ask(p, q, [rep], limit)
-            same += len(set(texts)) == 1
-    med = {k: [statistics.median(o[i] for o in v) for i in (0, 1)] for k,v in times.items()}
-    all_ = {k: sum(o[1] for o in v) for k,v in times.items()}
-    res = dict(questions=len(times['kept']), same_texts=same, **{f'{k}_{n}_s': round(med[k][i], 4) for k in med for i,n in ((0, 'wall'), (1, 'cpu'))},
-        times_anew_wall=round(med['anew'][0]/med['kept'][0], 2), times_anew_cpu=round(med['anew'][1]/med['kept'][1], 2),
-        times_first_word_cpu=round(med['anew_first'][1]/med['kept_first'][1], 2), times_pipeline_wall=round(med['pipeline'][0]/med['kept'][0], 2),
-        times_pipeline_cpu=round(med['pipeline'][1]/med['kept'][1], 2), times_pipeline_cpu_all=round(all_['pipeline']/all_['kept'], 2),
-        times_pipeline_cpu_unremembered=round(med['pipeline'][1]/med['unremembered'][1], 2))
-    print(f"follow-up: {res['times_pipeline_wall']} x wall, {res['times_pipeline_cpu']} x CPU against the pipeline ({res['times_pipeline_cpu_all']} x in all questions together, "
-        f"{res['times_pipeline_cpu_unremembered']} x with nothing remembered); {res['times_anew_wall']} x wall, {res['times_anew_cpu']} x CPU against the same model anew; "
-        f"first word {res['times_first_word_cpu']} x CPU; {same} of {res['questions']} answers the same", flush=True)
+            ask('anew', whole)
+            ask('anew_first', word)
+            same += len(texts) == 1
+    med = {k: dict(zip(('wall', 'cpu'), (statistics.median(o[i] for o in v) for i in (0, 1)))) for k,v in times.items()}
+    def ratio(slow, fast, kind): return round(med[slow][kind]/med[fast][kind], 2)
+    res = dict(questions=len(times['kept']), same_texts=same, **{f'{k}_{n}_s': round(s, 4) for k,v in med.items() for n,s in v.items()},
+        **{f'times_{k}_{n}': ratio(k, 'kept', n) for k in ('anew', 'pipeline') for n in ('wall', 'cpu')}, times_first_word_cpu=ratio('anew_first', 'kept_first', 'cpu'))
+    print(f"follow-up: {res['times_pipeline_wall']} x wall, {res['times_pipeline_cpu']} x CPU against the pipeline; {res['times_anew_wall']} x wall, "
+        f"{res['times_anew_cpu']} x CPU against the same model anew; first word {res['times_first_word_cpu']} x CPU; {same} of {res['questions']} answers the same", flush=True)
     return res
 
 def random_llava(folder, size):
@@ -178,7 +168,9 @@ def run_cpu(a):
     m = load_model(tiny_adapter())
     with tempfile.TemporaryDirectory() as d:
         paths = phantoms(d, max(a.n, a.asked))
-        return dict(model=m.info | dict(adapter='tiny_adapter()'), cores=1, threads=1, reports=bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats) if a.n else [], followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
+        res = dict(model=m.info | dict(adapter='tiny_adapter()'), cores=1, threads=1)
+        if a.n: res['reports'] = bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats)
+        return res | dict(followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
 
 def run_gpu(a):
     import torch
