@@ -14,13 +14,13 @@ from .stages import CXRError, say, write_json
 
 # %% ../nbs/27_launch.ipynb #b5cf9ab3
 def world()->tuple: # Rank, number of processes
-    "Which of the training processes this is"
+    "Which of the processes this is"
     return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
 def gpu_count(
     device:str='auto', # As in the settings
 )->int: # 0 on a CPU
-    "GPUs to train on"
+    "GPUs to share the work"
     import torch
     return 0 if device == 'cpu' or not torch.cuda.is_available() else 1 if ':' in device else torch.cuda.device_count()
 
@@ -128,8 +128,8 @@ def what_failed(
     if '9' in signals: return f'One of {n} processes was killed, most likely because the computer ran out of memory (not the GPU): close what else uses it; the same command goes on.'
     trace = last_words(lines)
     if trace: say('\n'.join(trace))
-    return f'Training in {n} processes failed: ' + (f'{trace[-1]} (its traceback is above).' if trace else
-        f'one ended by signal {signals[-1]}.' if signals else f'exit code {code}: {" | ".join(lines[-3:])}')
+    return f'One of {n} processes failed: ' + (f'{trace[-1]} (its traceback is above).' if trace else
+        f'it ended by signal {signals[-1]}.' if signals else f'exit code {code}: {" | ".join(lines[-3:])}')
 
 # %% ../nbs/27_launch.ipynb #95b8f209
 def launch(

@@ -12,7 +12,7 @@ __all__ = ['KEYS', 'URLS', 'OPEN', 'CREDENTIALED', 'PRICES', 'IMAGE_TOKENS', 'FO
 import base64, email.utils, http.client, io, json, os, random, re, socket, time, urllib.error, urllib.parse, urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from .stages import CXRError, Config, Rejects, find_artifact, hash_json, read_json, run_cli, run_root, say, versions, write_json
+from .stages import CXRError, Config, Rejects, find_artifact, hash_json, run_cli, run_root, say, versions, write_json
 from .images import read_xray
 from .systems import append_rows, check_rows, manifest_of, now, read_items, split_hash, stored_rows
 from .foreign import reference_hash

@@ -10,7 +10,6 @@ __all__ = ['CSS', 'COLOURS', 'MARKS', 'TITLES', 'SHORT', 'NOTICE', 'esc', 'num',
 
 # %% ../nbs/33_page.ipynb #7efd311a
 import base64, html, io, math
-from .stages import CXRError
 
 # %% ../nbs/33_page.ipynb #dd23e127
 def esc(

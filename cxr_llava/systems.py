@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CONSTANT', 'read_items', 'study_order', 'split_hash', 'manifest_of', 'patients_of', 'source_of', 'view_of',
-           'other_study', 'blank_like', 'noise_like', 'inputs_of', 'aside', 'world', 'meet', 'parts_of', 'join_parts',
+           'other_study', 'blank_like', 'noise_like', 'inputs_of', 'aside', 'meet', 'parts_of', 'join_parts',
            'stored_rows', 'shared_rows', 'check_rows', 'predict', 'now', 'append_rows']
 
 # %% ../nbs/36_systems.ipynb #633b3bdd
@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 from .stages import (CXRError, Rejects, find_artifact, has_artifact, hash_json, os_sentence, read_json,
     read_jsonl, say, sha256, versions, write_json, write_jsonl)
 from .prompts import read_conversations
+from .launch import world
 
 # %% ../nbs/36_systems.ipynb #63a3393e
 def read_items(
@@ -172,10 +173,6 @@ def aside(
     return path.parent/'set_aside'/f'{path.stem}-{key}.jsonl'
 
 # %% ../nbs/36_systems.ipynb #fac9139b
-def world()->tuple: # Rank of this process, number of processes
-    "Place among the processes that `torchrun` started"
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
-
 def meet():
     "Wait until every process has come here"
     if world()[1] == 1: return

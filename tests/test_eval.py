@@ -281,3 +281,5 @@ def test_two_processes_write_what_one_writes(tiny, killed, tmp_path):
     got = {o['id']: o['text'] for o in read_jsonl(tmp_path/'predictions/tuned.jsonl')[0]}
     assert got == {k: o['text'] for k,o in rows.items()} | {some['id']: 'Left by another process.'}
     assert not list((tmp_path/'predictions').glob('*.part*')) and (tmp_path/'report.html').exists()
+
+def test_what_stops_several_processes_is_said_once(tmp_path): assert 'cxr_prompts' in refused(tmp_path, '--processes', '2')
