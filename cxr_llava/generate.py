@@ -306,7 +306,8 @@ def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
     n = len(ids) - ids[::-1].index(image) # where the last X-ray ends
     cache, feed, guess = self._cache(ids[:n], src, tuned), ids[n:], []
     while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
-        out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=self.device), past_key_values=cache, use_cache=True, logits_to_keep=len(guess) + 1)
+        out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=self.device), past_key_values=cache, use_cache=True,
+            logits_to_keep=len(guess) + 1)
         best = [o[0].tolist() for o in out.logits.float().log_softmax(-1).max(-1)]
         right = next((j for j,(g,t) in enumerate(zip(guess, best[1])) if g != t), len(guess))
         new = list(zip(best[1], best[0]))[:min(right + 1, end - len(ids))]

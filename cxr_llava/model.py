@@ -20,13 +20,14 @@ from .stages import CXRError, say
 
 # %% ../nbs/11_model.ipynb #4beca5b8
 def load_model(
-    lora_repo:str=None, # Adapter: folder, or hub id with its commit (`owner/name@commit`); nothing for the base alone
-    base:str=None, # Key of `BASES`, hub id with its commit, or folder; the adapter's own, else `default_base`
+    lora_repo:str=None, # Adapter: folder, or hub id with its commit (`owner/name@commit`); nothing for a base alone
+    base:str=None, # Key of `BASES`, hub id with its commit, or folder; default: the adapter's own, without one `default_base`
     precision:str='auto', # One of `PRECISIONS`
     device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'
     revision:str=None, # Commit id on the hub of the adapter, or of the base when there is no adapter, when it is not in the name
 )->CXRModel:
     "A model ready to report. Raises `CXRError`, in one sentence, on anything that does not fit"
+    if not lora_repo and not base and default_base() == 'tiny': lora_repo = tiny_adapter() # a base alone writes no reports
     folder = adapter_folder(str(lora_repo), revision) if lora_repo else None
     info = read_adapter(folder) if folder else {}
     name = base_name(base or info.get('base') or None)

@@ -11,7 +11,7 @@ from cxr_llava.phantom import draw_xray, phantom_xray, sample_studies
 XRAYS = [phantom_xray(1), phantom_xray(2, effusion='left'), phantom_xray(3, cardiomegaly='severe'), phantom_xray(4, edema='severe')]
 
 @pytest.fixture(scope='module')
-def m(): return load_model(tiny_adapter())
+def m(): return load_model()
 
 def test_batches_of_any_size_give_the_texts_of_single_reports(m):
     why = [None, 'Cough.', 'Shortness of breath and fever for three days.', None]
@@ -259,9 +259,9 @@ def test_batches_and_kept_caches_save_time(m, tmp_path, monkeypatch):
     paths, pipe, q = b.phantoms(tmp_path, 16), b.make_pipe(m), make_prompt()
     pipe(paths[0], b.first(q), 8)
     slow, _, cpu = b.timed(lambda: [pipe(p, b.first(q), 160) for p in paths[:4]])
-    fast, _, quick = b.timed(lambda: m.generate_reports(paths, 16, max_new_tokens=160))
-    assert [r.text for r in fast][:4] == slow
-    assert (cpu/4)/(quick/16) > 1.4
+    tries = [b.timed(lambda: m.generate_reports(paths, 16, max_new_tokens=160)) for _ in range(2)]
+    assert all([r.text for r in o[0]][:4] == slow for o in tries)
+    assert (cpu/4)/(min(o[2] for o in tries)/16) > 1.4
     rep, times = m.generate_report(paths[0]), []
     for forget in (False, True)*3:
         if forget: m._kept = m._seen = None, None

@@ -1,5 +1,5 @@
 "Sections of reports typed in any way: exact on known layouts, nothing lost on odd ones, quick on all"
-import importlib.util, json, random, re, time
+import json, random, re, sys, time
 from pathlib import Path
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import given, settings, strategies as st
 
 from cxr_llava.reports import CXRError, Sections, clean_text, deid_count, drop_priors, join_sections, parse_sections, prior_references, sentences
 
-spec = importlib.util.spec_from_file_location('score_sections', Path(__file__).parents[1]/'tools/score_sections.py')
-score = importlib.util.module_from_spec(spec); spec.loader.exec_module(score)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'tools'))
+import score_sections as score
 
 def phantom_reports(n):
     from cxr_llava.phantom import sample_truth, write_report

@@ -9,9 +9,9 @@ from cxr_llava.fetch import download, fetch_source, unpack
 from cxr_llava.images import save_jpeg
 from cxr_llava.mimic import iter_mimic, iter_mimic_csv
 from cxr_llava.phantom import make_phantom, phantom_xray
-from cxr_llava.records import Files, decoded, map_jobs, read_rows
+from cxr_llava.records import Files, decoded, read_rows
 from cxr_llava.sources import KINDS, attached_sources, compare_counts, find_source, iter_course, iter_openi_xml, iter_table, open_source
-from cxr_llava.stages import CXRError, Rejects, sha256
+from cxr_llava.stages import CXRError, Rejects, map_jobs, sha256
 
 XRAY = phantom_xray(1, size=64)
 

@@ -4,6 +4,7 @@ For each tree (made by tools/mimic_like.py) it runs `cxr_data` without preparing
 (conversations), each as its own process, and prints wall time, CPU time and the peak memory of the whole process tree."""
 import argparse, json, os, resource, subprocess, sys, tempfile, threading, time
 from pathlib import Path
+from results import store
 
 def tree_memory(pid):
     "Proportional memory of a process and all below it, MB"
@@ -42,7 +43,7 @@ def bench(tree, workers, say=print):
         found, stats = audit['found'], audit['stats']
         say(f'  {found["reports"]:,} reports, {found["xrays"]:,} X-rays, {found["patients"]:,} patients in; {stats["studies"]:,} studies out, {audit["rejected"]:,} left out')
         say(f'  in all       {total[0]:7.1f} s wall {total[1]:7.1f} s CPU {total[2]:7.0f} MB peak')
-        return total, found['reports']
+        return dict(reports=found['reports'], xrays=found['xrays'], wall_s=round(total[0], 1), cpu_s=round(total[1], 1), peak_mb=round(total[2]))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -52,6 +53,8 @@ def main():
     for tree in args.trees:
         print(tree, flush=True)
         res.append(bench(tree, args.workers, lambda s: print(s, flush=True)))
-    for (a,n),(b,m) in zip(res, res[1:]): print(f'{m/n:.2f} times the reports: {b[0]/a[0]:.2f} times the wall time, {b[1]/a[1]:.2f} times the CPU time')
+    for a,b in zip(res, res[1:]): b |= {f'times_{k}': round(b[k]/a[k], 2) for k in ('reports', 'wall_s', 'cpu_s')}
+    for b in res[1:]: print(f'{b["times_reports"]} times the reports: {b["times_wall_s"]} times the wall time, {b["times_cpu_s"]} times the CPU time')
+    store('data_full_size', 'Manifest, sections, split, audit by ids and text, and conversations on a made-up tree with the form of MIMIC-CXR', dict(trees=res))
 
 if __name__ == '__main__': main()

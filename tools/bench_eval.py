@@ -1,10 +1,9 @@
 """How long scoring stored predictions again takes: `python tools/bench_eval.py [--n 3000]`. No model, no network, one core."""
-import argparse, os, random, resource, sys, tempfile, time
+import argparse, os, random, resource, tempfile, time
 for k in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'): os.environ.setdefault(k, '1')
 from pathlib import Path
 from types import SimpleNamespace
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from results import store
 
 def write_studies(n, run):
     "A test split of `n` phantom reports, two studies per patient; the pictures are grey, since nobody looks at them"
@@ -57,5 +56,7 @@ def main():
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6
     print(f'{len(m["systems"])} systems x {args.n} stored reports: 14 labels, BLEU, ROUGE, sections, groups, 1,000-fold intervals, paired tests, page')
     print(f'{c:.1f} s of CPU time, {t:.1f} s in all, {peak:.1f} GB')
+    store('eval_again', 'Scoring stored predictions again: 14 labels, BLEU, ROUGE, sections, groups, 1,000-fold intervals, paired tests, page',
+        dict(systems=len(m['systems']), studies=args.n, cpu_s=round(c, 1), wall_s=round(t, 1), peak_gb=round(peak, 2)))
 
 if __name__ == '__main__': main()

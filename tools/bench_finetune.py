@@ -12,9 +12,8 @@ Results go to `bench/results/` with versions and device."""
 import argparse, contextlib, json, os, statistics, sys, tempfile, time, warnings
 from pathlib import Path
 from types import SimpleNamespace
+from results import ROOT, store
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
 os.environ.setdefault('HF_HUB_OFFLINE', '1'), os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 warnings.simplefilter('ignore')
 import torch
@@ -24,7 +23,6 @@ from cxr_llava.model import load_base, quiet
 from cxr_llava.phantom import phantom_xray
 from cxr_llava.plan import memory, model_shape, step_flops
 from cxr_llava.prompts import format_answer, render_chat
-from cxr_llava.stages import versions, write_json
 from cxr_llava.trainer import Stream, add_lora, make_trainer, recompute, trainer_args
 
 T4_GIB, SETTINGS = 14.5, dict(r=16, alpha=32, dropout=0., lr=1e-4, schedule='linear', warmup=0., seed=0)
@@ -286,11 +284,8 @@ def main():
         res, name = cpu_part(a.rounds or (1 if a.small else 5), a.steps or (4 if a.small else 12), 16, 16), 'finetune_cpu'
         if not a.small: res['trl_seconds_by_part'] = profile(6, 16, 16)
     import trl as t
-    busy = os.getloadavg()[0]
-    d = dict(what=__doc__.split('\n')[0], when=time.strftime('%Y-%m-%d'), load_average=round(busy, 1), threads=torch.get_num_threads(),
-        versions=versions(device=True) | dict(trl=t.__version__, bitsandbytes=__import__('bitsandbytes').__version__), **res)
-    path = write_json(a.out/f'{name}.json', d)
-    note(json.dumps({k: v for k,v in d.items() if k in ('ratios', 'loss_difference', 'tokens', 'ours_to_best_rival', 'spare_gib')}, indent=1))
-    note(f'written: {path.name}')
+    note(json.dumps({k: v for k,v in res.items() if k in ('ratios', 'loss_difference', 'tokens', 'ours_to_best_rival', 'spare_gib')}, indent=1))
+    store(a.out/f'{name}.json', 'How fast a training step is, side by side in one run', dict(threads=torch.get_num_threads(), **res),
+        trl=t.__version__, bitsandbytes=__import__('bitsandbytes').__version__)
 
 if __name__ == '__main__': main()

@@ -9,9 +9,8 @@ Results are written to bench/results/.
 """
 import argparse, json, os, shutil, statistics, sys, tempfile, time, warnings
 from pathlib import Path
+from results import store
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 warnings.filterwarnings('ignore')
 QUESTIONS = ['Is there an effusion?', 'Is the heart enlarged?', 'Is there a pneumothorax?']
@@ -200,10 +199,7 @@ def main():
     p.add_argument('--size', default='7b', choices=['7b', 'small'])
     p.add_argument('--out', type=Path, help='JSON file; bench/results/model_<what>.json')
     a = p.parse_args()
-    from cxr_llava.stages import versions, write_json
     res = (run_cpu if a.what == 'cpu' else run_gpu)(a)
-    res |= dict(command=' '.join(['tools/bench_model.py', *sys.argv[1:]]), versions=versions(True), made=time.strftime('%Y-%m-%d'),
-        load_average=[round(o, 1) for o in os.getloadavg()], cpu=next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), ''))
-    print(write_json(a.out or ROOT/f'bench/results/model_{a.what}{"_small" if a.what == "gpu" and a.size == "small" else ""}.json', res))
+    store(a.out or f'model_{a.what}{"_small" if a.what == "gpu" and a.size == "small" else ""}', 'How fast reports are written and follow-up questions answered', res)
 
 if __name__ == '__main__': main()

@@ -1,4 +1,4 @@
-"""How long scoring takes: `python tools/bench_scores.py [--pairs 590] [--studies 2000]`. Prints processor seconds; writes nothing.
+"""How long scoring takes: `python tools/bench_scores.py [--pairs 590] [--studies 2000]`. Processor seconds.
 
 The pairs are phantom reports with words changed at random, none of them read before.
 """
@@ -12,6 +12,7 @@ from cxr_llava.paired import compare_systems
 from cxr_llava.phantom import sample_studies, write_report
 from cxr_llava.scores import clinical_scores, interval, resample_weights
 from cxr_llava.text_metrics import combine_stats, pair_stats
+from results import store
 
 def phantom_pairs(n, seed=0):
     "Reports and references of `n` studies, each sentence with a word of its own, so that none is read twice"
@@ -22,9 +23,12 @@ def phantom_pairs(n, seed=0):
     studies = sample_studies(n, seed)
     return [text(s, 1) for s in studies], [text(s, 0) for s in studies]
 
+TIMES = [] # Rows of the stored table
+
 def timed(what, f):
     start = time.process_time(); out = f(); took = time.process_time() - start
     print(f'{took:6.2f} s  {what}')
+    TIMES.append(dict(what=what, cpu_s=round(took, 2)))
     return out, took
 
 def pairs_job(preds, refs):
@@ -54,5 +58,6 @@ def main():
     what = f'{len(OBSERVATIONS)} labels x {a.systems} systems x {a.studies} studies x 1,000 resamples'
     timed(f'{what}: five rates with intervals', lambda: [clinical_scores(truth, s, weights=weights) for s in systems.values()])
     timed(f'{what}: F1 of all pairs of systems, both tests', lambda: compare_systems(truth, systems, rows=None))
+    store('scores', 'Processor time of labels and scores, on phantom reports in which every sentence has a word of its own', dict(times=TIMES))
 
 if __name__=='__main__': main()

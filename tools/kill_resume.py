@@ -1,15 +1,16 @@
 """Kill a training at random moments and see that its end is that of an uninterrupted one. `python tools/kill_resume.py [--kills 20] [--processes 1 2]`
 
 Each trial: start the command, wait for a random step, `kill -9` the command or any process below it, up to three times; then let it finish.
-The adapter must have the same hash and the log the same losses, and nothing may be left running. Two trials at a time; writes `bench/results/kill_resume.json`."""
+The adapter must have the same hash and the log the same losses, and nothing may be left running. Two trials at a time."""
 import argparse, random, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
-from cxr_llava.stages import read_json, versions, write_json
+from cxr_llava.stages import read_json
 from made_up import command, conversations, env, killed, losses
+from results import store
 
 STEPS = 16 # of the whole training
 
@@ -36,7 +37,6 @@ def main():
     p.add_argument('--kills', type=int, default=20, help='trials for each number of processes')
     p.add_argument('--processes', type=int, nargs='+', default=[1, 2])
     p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--out', type=Path, default=ROOT/'bench/results/kill_resume.json')
     a, res, tally = p.parse_args(), [], dict(trials=0, equal=0, kills=0, kills_after_a_checkpoint=0)
     top = Path(tempfile.mkdtemp(prefix='cxr-kill-'))
     data = conversations(top)
@@ -52,8 +52,8 @@ def main():
             print(f'{"equal" if d["equal"] else "DIFFERENT"}  {todo[f]} process(es), {d["seconds"]} s, killed: {d["killed"]}', flush=True)
             res.append(dict(processes=todo[f], **d))
             for k,v in zip(tally, (1, d['equal'], len(kills), sum(n > 0 for _,n in kills))): tally[k] += v
-            write_json(a.out, dict(what=__doc__.split('\n')[0], **tally, versions=versions(), results=res))
     shutil.rmtree(top)
+    store('kill_resume', 'Trainings killed (kill -9) up to three times, then finished: adapter and losses equal to those of an uninterrupted one', dict(**tally, trials_in_detail=res))
     print(', '.join(f'{v} {k.replace("_", " ")}' for k,v in tally.items()))
     sys.exit(tally['equal'] != tally['trials'])
 

@@ -5,6 +5,7 @@ leaks         plants six leaks, one of each kind, and looks for false alarms amo
 kill          stops the stage by SIGKILL at random moments, again and again, and compares what it leaves with an undisturbed run"""
 import argparse, hashlib, random, signal, subprocess, sys, tempfile, time
 from pathlib import Path
+from results import store
 
 def openi(folder, say=print):
     "Counts of the reports below `folder`"
@@ -22,7 +23,7 @@ def openi(folder, say=print):
         with_XXXX=sum(deid_count(sure(s)) > 0 for s in studies), without_xray=found['reports'] - found['reports_with_xrays'], xray_ids=found['xrays'], exceptions=len(bad))
     say(f'{compare_counts("openi_xml", found)}; {time.process_time() - start:.2f} s CPU')
     for k,n in res.items(): say(f'  {k:16} {n:6}')
-    return res
+    return res | dict(cpu_s=round(time.process_time() - start, 2))
 
 def plant(d, n=10):
     "A table with a split and six leaks; its path"
@@ -46,7 +47,7 @@ def plant(d, n=10):
     return d/'t.csv'
 
 def leaks(phantoms=1000, size=192, workers=2, say=print):
-    "(kind -> found, false alarms among phantoms)"
+    "(kind -> found, false alarms among phantoms, how many they are)"
     from cxr_llava.audit import add_fingerprints, audit_splits, find_ties, patients_of
     from cxr_llava.data import DataConfig, build_dataset
     with tempfile.TemporaryDirectory() as t:
@@ -63,7 +64,7 @@ def leaks(phantoms=1000, size=192, workers=2, say=print):
     n = sum(o > 0 for o in found.values())
     say(f'{n} of {len(found)} planted leaks found; false alarms among {len(run)} phantoms of {len(set(who))} patients: '
         + ', '.join(f'{k} {v}' for k,v in wrong.items()))
-    return found, wrong
+    return found, wrong, dict(phantoms=len(run), patients=len(set(who)))
 
 def contents(d): return {p.relative_to(d).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(d.rglob('*')) if p.is_file()}
 
@@ -82,7 +83,7 @@ def killed(cmd, run, rng, n, early):
     return p.wait() != 0
 
 def kill(times=12, n=60, seed=0, say=print):
-    "Files that differ between an undisturbed run and those that go on after being killed, `times` kills in all"
+    "Kills, files, and those that differ between an undisturbed run and those that go on after being killed"
     from cxr_llava.phantom import make_phantom
     rng, alive, differ = random.Random(seed), 0, set()
     with tempfile.TemporaryDirectory() as t:
@@ -102,7 +103,7 @@ def kill(times=12, n=60, seed=0, say=print):
             for o in sorted((t/'cut').rglob('*'), reverse=True): o.rmdir() if o.is_dir() else o.unlink()
             if alive >= times: break
     say(f'{alive} kills, {len(want)} files, {len(differ)} differ{": " + ", ".join(sorted(differ)[:5]) if differ else ""}')
-    return alive, sorted(differ)
+    return alive, len(want), sorted(differ)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
@@ -111,10 +112,14 @@ def main():
     args = p.parse_args()
     if args.what == 'openi':
         if not args.folder: p.error('openi needs a folder')
-        openi(args.folder)
+        store('data_openi', 'Open-i XML reports, read and counted', openi(args.folder))
     elif args.what == 'leaks':
-        found, wrong = leaks()
+        found, wrong, among = leaks()
+        store('data_leaks', 'Leaks planted one of each kind, and false alarms among phantoms of different patients', dict(planted_found=found, **among, false_alarms=wrong))
         sys.exit(not all(found.values()) or any(wrong.values()))
-    else: sys.exit(bool(kill()[1]))
+    else:
+        kills, files, differ = kill()
+        store('data_kills', 'The data stage killed at random moments and started again, against an undisturbed run', dict(kills=kills, files=files, differ=len(differ)))
+        sys.exit(bool(differ))
 
 if __name__ == '__main__': main()

@@ -1,14 +1,14 @@
-"""Score the labeller on annotated Open-i reports: python tools/score_labels.py FOLDER [--errors LABEL] [--out FILE]
+"""Score the labeller on annotated Open-i reports: python tools/score_labels.py FOLDER [--errors LABEL]
 
 FOLDER holds `openi_reports/*.tgz` (report XML files) and `labels/`: `*_gold.csv` (positives coded by people), any CSV with an
 `id` and the fourteen observations (1, 0, -1 or empty), `chexpert_sample_*.csv`, and `f1chexbert_probe_sentences.json`. What is
-missing is skipped. `--out` writes the scores (no text) as JSON; `cxr_llava/labeller_scores.json`, which `31_labels` shows, was made so.
+missing is skipped. The scores (no text) go to `cxr_llava/labeller_scores.json`, which `31_labels` and the page of results show.
 """
 import argparse, csv, io, json, tarfile, time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from cxr_llava.labels import LABELLER, OBSERVATIONS, TARGETS, label_report
-from cxr_llava.stages import write_atomic
+from results import ROOT, store
 
 GOLD = {'Pleural Effusion': 'Effusion'}
 
@@ -50,7 +50,6 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('folder'); p.add_argument('--errors', help='show the disagreements with the gold on this target')
     p.add_argument('--sections', default='findings,impression', help='what is read, for the gold and for the agreement (default %(default)s)')
-    p.add_argument('--out', help='write the scores to this JSON file')
     a = p.parse_args()
     result = dict(labeller=LABELLER, sections=a.sections, gold={}, agreement={})
     reports, lab = read_reports(a.folder), Path(a.folder)/'labels'
@@ -84,6 +83,6 @@ def main():
     probes = lab/'f1chexbert_probe_sentences.json'
     if probes.exists():
         ps = json.loads(probes.read_text(encoding='utf-8')); result['probes'] = [sum(label_report(s)[o]==1 for s,o in ps), len(ps)]; print(f'probes: {sum(label_report(s)[o]==1 for s,o in ps)}/{len(ps)}')
-    if a.out: write_atomic(Path(a.out), json.dumps(result, indent=1)+'\n')
+    store(ROOT/'cxr_llava/labeller_scores.json', 'The labeller against public human annotations of Open-i reports (half of them seen while the rules were written) and against files of other labellers', result)
 
 if __name__=='__main__': main()
