@@ -20,7 +20,9 @@ from .model import adapter_folder, read_adapter
 from .panel import CSS, EXAMPLES, NOTICE, PANEL_CSS, doubts_html, example_study, findings_chips, head_html, list_folder, log_html, so_far, start_folder, status_html
 from .film import compare_html, film_html
 from .exports import download_links
-from .demo import ONE, Case, ReportPanel, demo_model, sentence_of
+from .case import Case
+from .desk import ONE, sentence_of
+from .demo import ReportPanel, demo_model
 
 # %% ../nbs/44_web.ipynb #5e77ea17
 _MIMIC = re.compile(r'mimic|(?:^|[/\\])p1\d([/\\]p1\d{7})?([/\\]|$)|\b[0-9a-f]{8}(?:-[0-9a-f]{8}){4}\b', re.I)
@@ -157,7 +159,7 @@ def web_fields(
 )->dict: # Name of a field -> value
     "All that follows from a study"
     if case is None: return dict(case=None, film=film_html(), status=status_html(msg, kind))
-    rec, text = case.record(), f'{case.findings}\n\n{case.impression}'.strip()
+    rec, text = case.record(), case.text
     result = f'<div class="cxr-result">{findings_chips(rec["labels"])}{doubts_html(case.sure)}{download_links(rec, [XRay(o) for o in case.small])}</div>' if rec else ''
     others = [(case.reference.strip(), 'Reference', 'Generated'), (case.base.text if case.base else '', 'Untuned base', 'This model')]
     return dict(case=case, film=case.film(low, high, invert), status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,

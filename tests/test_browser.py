@@ -4,6 +4,7 @@ Needs Chromium (Debian: apt-get install chromium) and `pip install -e '.[browser
 BROWSER_TESTS=required. No request may leave this computer. The tests of one front end share a page and run in their order.
 """
 import base64, json, os, re, shutil, socket, subprocess, sys, time, urllib.error, urllib.request, zlib
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 import pytest
@@ -115,33 +116,35 @@ def new_page(browser, width=1280, height=1100):
 
 expect.set_options(timeout=15000)
 
-@pytest.fixture(scope='module')
-def voila(browser, servers):
+@contextmanager
+def opened(browser, url):
+    "A page at `url`"
     page = new_page(browser)
-    page.goto(servers['voila'])
-    page.locator('.cxr-go').wait_for(timeout=90000)
+    page.goto(url)
     yield page
     page.context.close()
+
+@pytest.fixture(scope='module')
+def voila(browser, servers):
+    with opened(browser, servers['voila']) as page:
+        page.locator('.cxr-go').wait_for(timeout=90000)
+        yield page
 
 @pytest.fixture(scope='module')
 def lab(browser, servers):
-    page = new_page(browser)
-    page.goto(servers['lab'] + '/doc/tree/panel.ipynb?token=T&reset')
-    page.locator('.jp-Notebook .jp-CodeCell').first.wait_for(timeout=60000)
-    page.get_by_text('Python 3 (ipykernel) | Idle').wait_for(timeout=60000)
-    page.locator('.jp-CodeCell .cm-content').first.click()
-    page.keyboard.press('Shift+Enter')
-    page.locator('.jp-Cell-outputArea .cxr-go').wait_for(timeout=90000)
-    yield page
-    page.context.close()
+    with opened(browser, servers['lab'] + '/doc/tree/panel.ipynb?token=T&reset') as page:
+        page.locator('.jp-Notebook .jp-CodeCell').first.wait_for(timeout=60000)
+        page.get_by_text('Python 3 (ipykernel) | Idle').wait_for(timeout=60000)
+        page.locator('.jp-CodeCell .cm-content').first.click()
+        page.keyboard.press('Shift+Enter')
+        page.locator('.jp-Cell-outputArea .cxr-go').wait_for(timeout=90000)
+        yield page
 
 @pytest.fixture(scope='module')
 def gradio(browser, servers):
-    page = new_page(browser)
-    page.goto(servers['gradio'])
-    page.get_by_label('username').wait_for()
-    yield page
-    page.context.close()
+    with opened(browser, servers['gradio']) as page:
+        page.get_by_label('username').wait_for()
+        yield page
 
 # What a person does, in words
 
@@ -383,8 +386,9 @@ def test_voila_for_screen_readers(voila):
 @pytest.mark.parametrize('width', [1280, 800, 480])
 def test_voila_fits(voila, width):
     voila.set_viewport_size(dict(width=width, height=1100))
-    over = voila.evaluate('[...document.querySelectorAll(".cxr-panel, .cxr-panel *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && e.offsetParent).length')
-    assert over == 0 and voila.locator('.cxr-film').bounding_box()['width'] > min(420, width*.8)
+    over = '[...document.querySelectorAll(".cxr-panel, .cxr-panel *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1 && e.offsetParent).length'
+    until(lambda: voila.evaluate(over) == 0, 10) # the widgets follow a moment after the window
+    assert voila.locator('.cxr-film').bounding_box()['width'] > min(420, width*.8)
 
 # JupyterLab
 

@@ -279,5 +279,12 @@ def test_limit_and_doubts(panel):
     panel.w.go.click(); panel.wait()
     assert panel.w.doubts.value == '' and panel.error is None or isinstance(panel.error, CXRError)
 
+def test_rating_that_was_stopped(panel):
+    panel.choose_example('Normal')
+    panel.w.go.click(); panel.wait()
+    panel.model.certainty = lambda src, report, stop: panel.w.stop.click() or []
+    panel.w.rate.click(); panel.wait()
+    assert 'stopped before its end' in panel.w.status.value and panel.case.sure == [] and not panel.w.rate.disabled
+
 def test_status_is_a_live_region(panel):
     assert 'role="status" aria-live="polite"' in panel.w.status.value and 'aria-live' not in panel.w.progress.value
