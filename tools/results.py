@@ -75,11 +75,11 @@ def section(d, level=3):
 def results_page(root=ROOT):
     "Markdown of all stored results"
     res = []
-    for p in [*sorted((root/'bench/results').glob('*.json')), *root.glob('cxr_llava/labeller_scores.json')]:
+    for p in [*sorted((root/'bench/results').glob('*.json'), key=lambda p: (p.stem != 'default_run', p.stem)), *root.glob('cxr_llava/labeller_scores.json')]:
         d = json.loads(p.read_text('utf-8'))
         d = dict(rows=d) if isinstance(d, list) else d
         about = {k: d[k] for k in ABOUT if d.get(k)}
-        res += [f'## {d.get("title") or words(p.stem)}', *section(d), f'*From `{p.relative_to(root)}`' + (': ' + '; '.join(f'{words(k)} {value(v)}' for k,v in about.items()) if about else '') + '.*']
+        res += [f'## {d.get("title") or words(p.stem).capitalize()}', *section(d), f'*From `{p.relative_to(root)}`' + (': ' + '; '.join(f'{words(k)} {value(v)}' for k,v in about.items()) if about else '') + '.*']
     return '\n\n'.join(res) or 'No result file is stored yet.'
 
 if __name__ == '__main__':
