@@ -138,14 +138,8 @@ def _attended(self:CXRModel, ids, places, pixels, full):
 MAPS = ('both, multiplied', 'faded', 'attended') # The answer, and the two that it is made of
 
 @patch
-def relevance_maps(self:CXRModel,
-    src, # X-ray, or a list of views
-    report, # `Report` about it, or a text
-    sentence:int=0, # Which of `report.sentences`
-    steps:int=4, # Of the fading in; more are slower and smoother
-    tuned:bool=True, # `False`: with the adapter switched off
-)->dict: # Each of `MAPS` -> as `relevance`
-    "The map of a sentence and the two it is made of. Raises `CXRError` when there is no such sentence"
+def _maps(self:CXRModel, src, report, sentence, steps=4, tuned=True):
+    "Each of `MAPS` as `relevance` gives it"
     import torch
     ids, places = self._sentence_tokens(src, report if isinstance(report, Report) else Report(str(report)), sentence)
     pixels, seen = self._look(src)[1].to(self.device, self._dtype()), []
@@ -167,7 +161,7 @@ def relevance(self:CXRModel,
     tuned:bool=True, # `False`: with the adapter switched off
 )->list: # Per view an array of patches over the X-ray padded to a square, not negative; all together sum to 1, or are all 0
     "On which places of the X-ray a sentence rests; see `EVIDENCE_CAUTION`. Raises `CXRError` when there is no such sentence"
-    return self.relevance_maps(src, report, sentence, steps, tuned)[MAPS[0]]
+    return self._maps(src, report, sentence, steps, tuned)[MAPS[0]]
 
 # %% ../nbs/17_evidence.ipynb #54701cce
 PLACES = {'Cardiomegaly': 'heart', 'Consolidation': 'consolidation', 'Edema': 'edema', 'Pleural Effusion': 'effusion', 'Pneumonia': 'pneumonia',
@@ -214,7 +208,7 @@ def measure_places(
             for k,v in label_report(s).items():
                 if v == 1 and PLACES.get(k) in masks and getattr(o['truth'], TARGETS[k]): said.setdefault(k, i)
         for k,i in said.items():
-            for name,(heat,) in model.relevance_maps(im, rep, i).items():
+            for name,(heat,) in model._maps(im, rep, i).items():
                 rows.append(dict(study=o['uid'], finding=k, map=name) | dict(zip(('inside', 'chance', 'hit'), inside(heat, masks[PLACES[k]]))))
     return rows
 
