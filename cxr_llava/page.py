@@ -67,6 +67,10 @@ small{color:var(--soft);font-size:12px}
 .notice{background:var(--warn);border:1px solid var(--warnline);border-radius:8px;padding:9px 14px;margin:0 0 24px;
  font-size:14px;max-width:none}
 .loud{background:var(--bad);border:2px solid var(--red);border-radius:8px;padding:9px 14px;margin:0 0 18px;font-weight:600;max-width:none}
+"""
+
+# %% ../nbs/33_page.ipynb #ef2cae45
+CSS += """
 .headline{background:var(--card);border:1px solid var(--line);border-left:5px solid var(--teal);
  border-radius:10px;padding:16px 20px;margin:18px 0;font-size:18px;line-height:1.45;display:flex;gap:22px;align-items:center}
 .big{font-size:44px;font-weight:650;color:var(--teal);line-height:1;font-variant-numeric:tabular-nums}
@@ -81,6 +85,10 @@ small{color:var(--soft);font-size:12px}
 .word{margin-left:auto;font-weight:500;font-size:12px;white-space:nowrap}.passed .mark,.passed .word{color:var(--green)}
 .failed{border-color:var(--badline);background:var(--bad)}
 .failed .mark,.failed .word{color:var(--red)}.not-judged .mark,.not-judged .word{color:var(--amber)}
+"""
+
+# %% ../nbs/33_page.ipynb #ef2cae46
+CSS += """
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px;margin:10px 0}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:7px 12px;text-align:left;vertical-align:middle;border-top:1px solid var(--line)}
