@@ -18,7 +18,7 @@ OBSERVATIONS = ['No Finding', 'Enlarged Cardiomediastinum', 'Cardiomegaly', 'Lun
                 'Consolidation', 'Pneumonia', 'Atelectasis', 'Pneumothorax', 'Pleural Effusion', 'Pleural Other',
                 'Fracture', 'Support Devices']
 TARGETS = ['Cardiomegaly', 'Edema', 'Consolidation', 'Pneumonia', 'Pneumothorax', 'Pleural Effusion']
-LABELLER = 'cxr_llava rules 1.1'
+LABELLER = 'cxr_llava rules 1.2'
 
 # %% ../nbs/31_labels.ipynb #7b01bfb2
 _VALUE = {'': 1, 'no': 0, 'doubt': -1, 'maybe': -1, 'past': None}
@@ -108,7 +108,8 @@ def _chain(self, end):
         if out:
             between = [kind for p,kind in self.links if m[3]<=p<out[-1][2]]
             joined = joined or 'and' in between or 'or' in between
-            if not between or 'stop' in between or not joined: break
+            same = m[3]==out[-1][2] and m[0]==out[-1][0]      # *PICC line* is one device
+            if not same and (not between or 'stop' in between or not joined): break
         out.append(m)
     return out
 
@@ -144,7 +145,7 @@ def _unused(self):
     i, j = self.cue
     last = j==len(self.words) and self.words[j-1] in ('suspected', 'considered', 'question', 'possible', 'questionable')
     said = i and self.words[i-1] in ('is', 'remain', 'appear')
-    if last or said or self.words[i]=='?' or self.words[j-1]=='excluded':
+    if last or said or '?' in self.words[i] or self.words[j-1]=='excluded':
         for m in self._chain(i):
             if m[1]==1: m[1], m[4] = -1, self.cue
     self.used = True
@@ -162,7 +163,7 @@ _FRONTS = {'although', 'though', 'while', 'whereas', 'despite', 'except', 'besid
 def _break(self, k, value, i, j):
     "Ends every reach; but *Heart: normal* and *Effusion: none* go on, and *Although no A, B* ends at its comma"
     fronts, kept = self.words[i] in _FRONTS and not self.segment, None
-    if self.words[i]==':' and k: kept = [s for s in self.waiting if s[3]==i], self._chain(i)[::-1], self.links
+    if self.words[i]==':' and k: kept = self.waiting if any(s[3]==i for s in self.waiting) else [], self._chain(i)[::-1], self.links
     self._close()
     self.fronted = fronts
     if kept: self.waiting, self.segment, self.links, self.verb = *kept, bool(kept[0])
@@ -214,7 +215,7 @@ def _comma(self, k, value, i, j):
         if self._new_clause(k) or (self._something_new(k) and not self._or_ahead(k)): self._leave()
     elif self.mode and self.mode!='no' and not self._or_ahead(k):
         if 'differential' not in self.words[slice(*self.cue)]: self._leave()
-    if self.verb: self.segment, self.links, self.verb = [], [], False
+    if self.verb and self.words[j:j+1] not in (['which'], ['that']): self.segment, self.links, self.verb = [], [], False
     if self.ahead and not self.ahead[2]: self.ahead = None
     self.waiting = [s for s in self.waiting if s[1] is None]
 
@@ -296,20 +297,23 @@ _ACTS = {name[1:]: f for name,f in vars(_Reader).items() if name[0]=='_'}   # Ki
 
 # %% ../nbs/31_labels.ipynb #de3a7fce
 _OPEN = ''.join(rf'(?<! {w}\n)' for w in 'the a of in at on to by for and or with no is are left right'.split()) + r'(?<![,:(]\n)'
-_END = re.compile(r'\.(?:(?<!\d\.)|(?!\d))(?<!\b[Vv][Ss]\.)(?<!\b[Dd][Rr]\.)|!'
+_SHORT = ''.join(rf'(?<!\b(?i:{w})\.)' for w in ('v', 'vs|dr|rt|lt', 'sig|def|obv', 'poss|susp|pulm|vasc'))
+_END = re.compile(rf'\.(?:(?<!\d\.)|(?!\d)){_SHORT}(?!\s+(?i:for|of)\b)|!'
                   rf'|\n(?=\s*(?:\n|[-*•]|\d+[.)]))|\n{_OPEN}(?=\s*[A-Z][a-z])')
-LEFT_OUT = r'''indications? | (?:clinical\s+|patient\s+)?(?:history|information|indications?|details|statement|question)
+LEFT_OUT = r'''indications? | (?:clinical\s+|patient\s+)?(?:history|information|indications?|details|statement|question|data|background)
+    | chief complaint | signs? (?:and|&|or) symptoms?
     | reason(?:\s+for.{0,30})? | comparisons? | technique | exam(?:ination)?s?(?: type)? | procedure | study | views?
     | notifications?'''
 KEPT = '''findings? | impressions? | conclusions? | (?:final )?report | opinion | summary | interpretation | addendum
     | recommendations? | wet read'''
 _one_of = lambda text: '|'.join(o.strip() for o in text.split(' | '))
-_HEADER = re.compile(rf'(?:^|(?<=[.:?]\s)|(?<=\n))[ \t#*]*(?:({_one_of(LEFT_OUT)})|(?:{_one_of(KEPT)}))'
-                     r'[ \t]*\**(?::\**|$)', re.I|re.M)
+_INSIDE = r'(?<=\s)(?=(?-i:[A-Z]{4}[A-Z ]{0,30}:)|(?:findings|impression):)'     # Layout lost, headers left
+_HEADER = re.compile(rf'(?:^|(?<=[.:?]\s)|(?<=\n)|{_INSIDE})[ \t#*]*(?:({_one_of(LEFT_OUT)})|(?:{_one_of(KEPT)}))'
+                     r'[ \t]*\**(?::\**|[ \t][-–][ \t]|$)', re.I|re.M)
 
 def _sections(text):
     "(start, end) of the parts of `text` that tell findings"
-    if ':' not in text and '#' not in text and '*' not in text: return [(0, len(text))]
+    if not re.search(r'[:#*]| [-–] ', text): return [(0, len(text))]
     out, start = [], 0
     heads = list(_HEADER.finditer(text))
     for h,nxt in zip(heads, heads[1:]+[None]):

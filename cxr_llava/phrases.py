@@ -13,7 +13,7 @@ from functools import lru_cache
 # %% ../nbs/06_phrases.ipynb #5b418d04
 FAMILIES = '''atelectasis: atelecta | consolidation: consolidat | opacity: opaci | pneumothorax: pneumothora
 hydropneumothorax: hydropneumothora | hemothorax: hemothora haemothora | hydrothorax: hydrothora
-effusion: effusion | cardiomegaly: cardiomegal | infiltrate: infiltrat | edema: edem oedem | enlarged: enlarg
+effusion: effusion | cardiomegaly: cardiomeg | infiltrate: infiltrat | edema: edem oedem | enlarged: enlarg
 thickening: thicken | calcified: calcif | granuloma: granulom | fracture: fractur | scar: scarr cicatri
 nodule: nodul | mass: masses masslike | emphysema: emphysem | scoliosis: scolio dextroscolio levoscolio
 kyphosis: kypho | degenerative: degenera
@@ -27,13 +27,14 @@ cephalization: cephali | indistinct: indistinct | obscured: obscur | borderline:
 aspiration: aspirat | contusion: contus | hernia: hernia | hemorrhage: hemorrh haemorrh | hematoma: hematom haematom
 engorged: engorg | elevated: elevat | collapse: collaps | pacemaker: pacemak | questionable: questionab
 suspicious: suspicio | inflammatory: inflam | hypertension: hypertens | bronchiectasis: bronchiect
-tracheostomy: tracheosto | intubated: intubat | representing: represent reflect'''
+differentiate: differentiat | distinguish: distinguish | tracheostomy: tracheosto | intubated: intubat | representing: represent reflect'''
 
 # %% ../nbs/06_phrases.ipynb #aa87b02d
 SYNONYMS = '''not: isn't aren't wasn't weren't doesn't don't hasn't haven't didn't | cannot: can't couldn't | without: w/o withou
-pneumonia: pneumonic pneumonias bronchopneumonia pna | infection: infections superinfection | rib: ribs | line: lines
-nodular: nodular micronodular | cardiomediastinum: cardiomediastinal
-silhouette: silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs | or: / and/or
+pneumonia: pneumonic pneumonias bronchopneumonia pna | consolidation: consol consols | atelectasis: atx atel
+effusion: eff effs | infiltrate: infil infils | fracture: fxs fx's | opacity: opac ggo ggos | infection: infections superinfection | rib: ribs | line: lines
+nodular: micronodular | nodule: micronodule micronodules | cardiomediastinum: cardiomediastinal
+silhouette: sil silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs v | or: / and/or
 is: are was were be been being | appear: appears appeared seem seems | remain: remains remained remaining
 has: have had having | resolved: resolve resolves cleared clears disappeared gone vanished | suspected: suspect suspects
 seen: visualized visualised identified demonstrated evident noted appreciated detected apparent observed present found
@@ -42,13 +43,13 @@ evaluated: assessed evaluate assess characterized imaged judge judged determine 
 considered: consider considering consideration considerations | question: questioned questioning query
 favored: favor favors favour favours favoured favoring | small: tiny trace trivial
 mild: slight minimal minor faint subtle | may: might could maybe would | probable: probably
-possible: possibly perhaps potentially potential conceivably | presumed: presumably presumptive presumptively
-concerning: concern concerns | worrisome: worrying
+possible: poss possibly perhaps potentially potential conceivably | presumed: presumably presumptive presumptively
+concerning: concern concerns c/f | suspicious: susp sus | negative: neg | +/-: ± | worrisome: worrying
 persistent: persists persist persisting residual continued recurrent | xxxx: xxx xxxxx
 improved: improving decreased decreasing resolving smaller lessened diminished reduced | airway: airways
 worsened: worsening increasing progressive developing worse evolving
-stable: unchanged similar unaltered constant static | lung: lungs pulmonary
-vascular: vascularity vasculature vessels vessel venous | tube: tubes tubing | normal: nl wnl normally
+stable: unchanged similar unaltered constant static | lung: lungs pulmonary pulm
+vascular: vascularity vasculature vessels vessel venous vasc | tube: tubes tubing | normal: nl wnl normally
 edema: edma odema | history: hx | angle: angels angel | sulcus: sulci | density: densities | catheter: cath
 hilum: hila hilar hilus | vertebra: vertebral vertebrae | bone: bony osseous skeletal | pleural: pleura
 diaphragm: hemidiaphragm hemidiaphragms | removed: removal extubated explanted | lobe: lobes lobar
@@ -56,7 +57,7 @@ fluid: fluids | and: & plus | a: an | port: ports | icd: icds aicd | metastasis:
 
 # %% ../nbs/06_phrases.ipynb #5c429c63
 ADVERBS = set('''
-    again also appearing appreciable appreciably both clearly completely currently definitely definitively entirely
+    again also appearing appreciable appreciably both sig clearly clinically completely currently definitely definitively entirely
     grossly interval markedly mildly minimally moderately newly now otherwise overall overly overtly presently quite
     really relatively relevant severely significant significantly slightly somewhat still substantial substantially
     totally very'''.split())
@@ -79,15 +80,15 @@ def expand_phrase(
 
 # %% ../nbs/06_phrases.ipynb #5d15e0cf
 FINDINGS = {
-'Cardiomegaly': 'cardiomegaly; cardiac|heart|biventricular|chamber enlarged',
+'Cardiomegaly': 'cardiomegaly; cardiac|heart|biventricular|chamber enlarged; cardiac prominent',
 'Enlarged Cardiomediastinum': 'mediastinal mass|hematoma|widened|enlarged|prominent',
 'Lung Lesion': '''
-    mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass; lung|lobe|parenchymal lesion;
+    mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass; lung|lobe|parenchymal lesion; lesion in the? left|right? upper|middle|lower? lung|lobe;
     carcinoma; neoplasm; tumor; lung metastasis; metastasis to the? lung; lung cancer|malignancy; coin lesion''',
 'Lung Opacity': '''
     opacity; ground glass; haziness; haze; airspace|alveolar disease|process|filling; air space disease|process;
     infiltrate; interstitial marking|pattern|prominent|thickening|disease|process|abnormality|change|density;
-    interstitial lung disease|marking|pattern|process; lung interstitial disease|marking|prominent;
+    interstitial lung disease|marking|pattern|process; lung interstitial disease|marking|prominent; ild;
     increased|increase lung? density; increase in interstitial marking; reticular; reticulation; reticulonodular;
     scar; bronchial|peribronchial|bronchovascular thickening; bronchial? wall thickening;
     lung|interstitial|parenchymal|basilar fibrosis''',
@@ -112,7 +113,7 @@ FINDINGS['Support Devices'] = '''
     sternotomy|sternal|cerclage wire|suture; sternotomy xxxx; cerclage; wire; support;
     support device|apparatus|hardware; device; apparatus; balloon pump; iabp; impella; lvad; ett; ngt; dobbhoff;
     dobhoff; tracheostomy; tracheostomy tube; pigtail; thoracostomy; marker; equipment; electrode; stimulator;
-    loop recorder; intubated; permcath; pacing wire; anchor; mediastinal drain|tube; monitoring line|device'''
+    loop recorder; keofeed; chemoport; mitraclip; tavr; tavi; annuloplasty ring; ventriculoperitoneal|vp shunt; watchman; intubated; permcath; pacing wire; anchor; mediastinal drain|tube; monitoring line|device'''
 
 # %% ../nbs/06_phrases.ipynb #0b38a0cb
 WEAK = {
@@ -129,7 +130,7 @@ OTHER = '''
     emphysema; copd; hyperinflation; obstructive lung? disease; elevated diaphragm; diaphragm elevated; elevated;
     eventration; scoliosis; kyphosis; degenerative; osteophyte; spondylosis; calcified; atherosclerosis; granuloma;
     granulomatous disease; hernia; thickening; density; bulla; bronchitis; bronchiolitis; bronchospasm; asthma;
-    airway disease; reactive airway disease; osteopenia; metastasis; metastasis disease; deformity; volume loss;
+    pneumonitis; breast|abdominal|renal|hepatic|adrenal mass|nodule|tumor|lesion; airway disease; reactive airway disease; osteopenia; metastasis; metastasis disease; deformity; volume loss;
     cephalization; pneumomediastinum; pneumoperitoneum; contusion; hemorrhage; hematoma; radiopaque; bullet;
     foreign body; lung hypertension; hypertension; cuffing; aspiration; bronchiectasis; plaque;
     subcutaneous emphysema; pericardial effusion; calcified lung? nodule|granuloma|mass; nodule calcified;
@@ -147,10 +148,10 @@ NOTHING = '''
     heart surgery|transplant|valve|disease|rate|murmur|base; open heart; consistent|compatible|associated with;
     in keeping with; correlation|correlate with; comparison|compared|comparable with|to; left|right heart xxxx;
     cardiac xxxx generator|device;
-    near|nearly|almost|partial|partially|incomplete|mostly|largely complete? resolved|resolution|clearing; no doubt;
+    near|nearly|almost|partial|partially|incomplete|mostly|largely complete? resolved|resolution|clearing; no doubt; without a? doubt;
     nipple marker; fracture wire|lead|catheter|line; adjacent|next|posterior|anterior|inferior to the heart;
     near|behind|over|overlying|overlie the upper|lower? mediastinum|heart; thoracotomy|surgical|skin scar; lead to;
-    in line; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
+    in line; , none on|in|at the? left|right; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
     bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant; without and with;
     renal|kidney|respiratory|ventilatory|hepatic|liver|organ failure; failure of|to; fracture fixation;
     should|must|may|to is removed; support the diagnosis; pulled back; is pulled back; has is pulled back; not only; not yet? resolved|improved;
@@ -211,7 +212,7 @@ CUES = {
 'deny': '''
     no; not; without; negative for; free of|from; is|remain free of|from; clear of; absence of; lack of; devoid of; rather than; instead of;
     nor; neither; as opposed to; never; no longer; resolution|clearing|clearance|disappearance of; removed of;
-    negative; not have; nothing; argue|argues|arguing|argued|speak|speaks|militate|militates against; inconsistent with; simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
+    negative; not have; nothing; fails|failed to show|demonstrate|reveal|seen; low|little clinical? suspicious|concerning for|of|about; argue|argues|arguing|argued|speak|speaks|militate|militates against; inconsistent with; simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
 'denied': '''
     not|never seen; not is seen; no longer seen; no longer is seen; has resolved; resolved; absent; has is resolved;
     is resolved; is|has ruled out; has is ruled out; is|has excluded; has is excluded; has is removed; is removed;
@@ -221,8 +222,9 @@ CUES = {
     may; may represent; suspicious; suspicious for|of; concerning; concerning for|of|about; worrisome; worrisome for;
     question; question of; favored; suggestion of; considered; cannot|not is? excluded; cannot|not rule out;
     can not is? excluded; can not rule out; to excluded; excluded; whether; difficult|hard to excluded;
-    difficult|hard to rule out; differential; differential diagnosis; correlate|correlation clinically? for;
-    clinical|clinically correlate|correlation for; possibility of;
+    difficult|hard to rule out; cannot|not r/o; can not r/o; unable|inability to excluded|rule out|r/o; not able to rule out|r/o; with or without; +/-;
+    doubt; doubtful; cannot|not differentiate|distinguish; difficult|hard to differentiate|distinguish; differential; differential diagnosis; correlate|correlation for;
+    clinical correlate|correlation for; possibility of;
     raise|raises|raising the? possibility|concerning|question of|for; less likely;
     is? unclear|uncertain if|whether; indeterminate; alternatively;
     alternative; symptom of; sign or symptom of; sign and symptom of; hint of; cannot excluded''',
@@ -231,6 +233,7 @@ CUES = {
     not is? excluded; cannot is? excluded; can not is? excluded; not is? ruled out; cannot is? ruled out;
     not ruled out; is|remain|has possible|suspected|questionable|considered|presumed|equivocal;
     has is suspected|considered|questioned; is|may|remain a|another? possible|considered|concerning|possibility|question; is unclear;
+    until proven; is doubtful; difficult|hard to see|seen; may have this|a stable? appearance;
     may is a|another? considered|possibility|concerning; may is? seen; difficult|hard to excluded; is? less likely;
     is not excluded; is in question; is|remain in the? differential; possible seen; if any; not is excluded; should|must is excluded;
     may coexist''',
@@ -249,14 +252,14 @@ CUES |= {
     treatment of|for; screening for; known history of; history''',
 'than': 'than; than with|for|of|to',
 'change': 'change; increase; decrease; improvement; progression; difference',
-'or': 'or; versus',
+'or': 'or; versus; cannot|not is? differentiate|distinguish from',
 'and': 'and; as well as',
 'verb': 'is; appear; remain; has; show; shows; demonstrates; reveals; contains',
 'there': '''
     small; mild; moderate; persistent; improved; worsened; a; there; this; these; chronic; scattered; patchy;
     bibasilar; left; right; the; some; extensive; severe; multiple; diffuse'''}
 
-PUNCTUATION = {',':'comma', '(':'comma', ')':'comma', ';':'break', ':':'break', '?':'doubt'}
+PUNCTUATION = {',':'comma', '(':'comma', ')':'comma', ';':'break', ':':'break', '?':'doubt', '(?)':'doubt'}
 
 # %% ../nbs/06_phrases.ipynb #eb821607
 _VARIANTS, _BEGINNINGS = _families(SYNONYMS), _families(FAMILIES)
@@ -290,7 +293,7 @@ def _plant(rows):
                 node = tree
                 for w in words: node = node.setdefault(_one_form(w), {})
                 if words: node[None] = (kind, value)
-    for mark,kind in PUNCTUATION.items(): tree[mark] = {None: (kind, None)}
+    for mark,kind in PUNCTUATION.items(): tree.setdefault(mark, {})[None] = kind, None
     return tree
 
 def _words_of(tree): return {w for w in tree if w}.union(*(_words_of(t) for w,t in tree.items() if w))
@@ -317,7 +320,7 @@ def lemma(
     "The form in which the tables know `word`: family, plural and misspelling undone"
     if word in ADVERBS: return ''
     if word[0]=='_': return 'xxxx'
-    ends = [word] + [word[:-len(e)]+s for e,s in (('s',''), ('es',''), ('ies','y')) if word.endswith(e) and len(word)>4]
+    ends = [word] + [word[:-len(e)]+s for e,s in (('s',''), ('es',''), ('ies','y')) if word.endswith(e) and len(word)>3]
     for w in map(_one_form, ends):
         if w in _VOCABULARY: return w
     if word in REAL_WORDS: return word
@@ -326,7 +329,7 @@ def lemma(
     return near[0] if near else word
 
 # %% ../nbs/06_phrases.ipynb #24fe2ce5
-TOKEN = re.compile(r"and/or|\b[a-z]/[a-z]\b|[a-z]+(?:'[a-z]+)?|_+|(?<=[a-z])/(?=[a-z])|[,();:?&]")
+TOKEN = re.compile(r"and/or|\+/-|±|\b[a-z]/[a-z]\b|[a-z]+(?:'[a-z]+)?|_+|(?<=[a-z])/(?=[a-z])|\(\?\)|[,();:?&]")
 
 def find_phrases(
     words:list, # Words of one sentence, each passed through `lemma`

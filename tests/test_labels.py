@@ -43,6 +43,18 @@ def test_layout_of_a_text_does_not_matter():
         for other in (text.upper(), text.lower(), wrapped, text.replace(' ', '  '), text.rstrip('.'), text.replace('\n', '\r\n')):
             assert label_report(other) == labels, other
 
+ONE_LINE = '''FINAL REPORT EXAMINATION: CHEST (PA AND LAT) INDICATION: ___F with pneumonia TECHNIQUE: Chest PA and lateral COMPARISON: ___ FINDINGS: The heart is normal. No effusion. IMPRESSION: No edema. | C0 F0 E0
+EXAMINATION: Chest radiograph INDICATION: chest tube removal, evaluate for effusion COMPARISON: None FINDINGS: Small right apical pneumothorax. | X1
+INDICATION: CHF FINDINGS: no effusion IMPRESSION: pneumonia | F0 P1
+CLINICAL INDICATION: Shortness of breath, CHF REPORT: Mild atelectasis. | A1
+CLINICAL DATA: Pneumonia FINDINGS: Heart normal. | C0'''
+
+@pytest.mark.parametrize('line', ONE_LINE.splitlines())
+def test_headers_in_a_report_that_has_become_one_line(line):
+    test_sentence(line)
+    labels, codes = label_report(line.rsplit(' | ', 1)[0]), line.rsplit(' | ', 1)[1].split()
+    assert {o for o,v in labels.items() if v is not None} - {'No Finding'} == {CODES[c[0]] for c in codes}
+
 def test_labels_follow_from_mentions():
     rng = random.Random(0)
     words = sorted(_VOCABULARY) + ['the', '___', '.', ',', '\n', 'INDICATION:', 'FINDINGS:', ';', '?', '(', ')', '/', '12', '3.5']
@@ -55,7 +67,7 @@ def test_labels_follow_from_mentions():
             assert labels[o] in values if values else labels[o] is None
 
 @pytest.mark.parametrize('text', ['\u0130 no effusion \u212a', 'effusion '*5000, 'a'*50_000, ', '*5000 + 'effusion', '\n'*3000 + 'edema',
-                                  'INDICATION: '*2000, 'effusion or '*2000])
+                                  'INDICATION: '*2000, 'effusion or '*2000, 'ABCD '*10_000 + ':'])
 def test_odd_text_is_read_in_time(text):
     label_report(text); explain_report(text)
 
