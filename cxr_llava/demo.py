@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from .stages import find_artifact, has_artifact, say
 from .kaggle import is_batch
 from .images import XRay
-from .model import CXRModel, default_base, load_model, tiny_adapter
+from .model import CXRModel, load_model
 from .panel import (CSS, PANEL_CSS, box, button, check, example_part, example_xray, head_html, html_part, log_html, on_enter, report_card,
     slider, start_folder, status_html, tabs, text_field)
 from .film import WINDOWS, film_html
@@ -28,12 +28,12 @@ def demo_model(
 )->CXRModel: # The same object for the same arguments
     "The model to show. Raises `CXRError` when it cannot be loaded"
     if not lora_repo and not base and has_artifact('adapter', run): lora_repo = str(find_artifact('adapter', run))
-    if not lora_repo and not base and default_base() == 'tiny': lora_repo = str(tiny_adapter())
     key = lora_repo, base
     with ONE:
         if key in _LOADED: return _LOADED[key]
-        if not lora_repo: say('demo: no adapter found, so the untuned base answers; 20_finetune makes an adapter.')
-        return _LOADED.setdefault(key, load_model(lora_repo, base))
+        model = _LOADED[key] = load_model(lora_repo, base)
+    if not model.info.get('adapter_hash'): say('demo: no adapter found, so the untuned base answers; 20_finetune makes an adapter.')
+    return model
 
 # %% ../nbs/40_demo.ipynb #1f1347ae
 def ask(

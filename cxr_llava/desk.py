@@ -9,13 +9,13 @@ __all__ = ['ONE', 'Desk', 'sentence_of']
 import io, os, threading, time
 from fastcore.basics import patch
 from .stages import CXRError
-from .images import XRay, read_xray
+from .images import XRay
 from .evidence import EVIDENCE_CAUTION
 from .panel import (doubts_html, example_study, find_reference, findings_chips, list_folder, log_html, progress_html, so_far, status_html,
     step_into, uploaded)
 from .film import compare_html, film_html, unpadded
 from .exports import download_links
-from .case import Case
+from .case import Case, read_study
 
 # %% ../nbs/40b_desk.ipynb #46736413
 ONE = threading.Lock() # Held while a model works
@@ -235,12 +235,12 @@ def set_xray(self:Desk,
 ):
     "Show an X-ray. Raises `CXRError`, and keeps the old one, when it cannot be read"
     srcs, names = (list(src), list(name)) if isinstance(src, (list, tuple)) else ([src], [name])
-    views, old = [o if isinstance(o, XRay) else read_xray(o) for o in srcs], self.case
-    if self.w.second.value and old is not None:
-        views, names, reference = [old.views[0], *views], [old.names[0], *names], old.reference or reference
-        self.w.second.value = False
-    if len(views) > 2: raise CXRError(f'{len(views)} X-rays were given, but a study here has one or two views: choose a frontal and a lateral one.')
-    self.show(Case(views, names, reference, self.w.indication.value if old is None else ''))
+    old, indication = self.case, '' if self.case else self.w.indication.value
+    if self.w.second.value and old:
+        srcs, names, reference, indication = [old.views[0], *srcs], [old.names[0], *names], old.reference or reference, old.indication
+    case = read_study(srcs, names, reference, indication)
+    self.w.second.value = False
+    self.show(case)
 
 @patch
 def choose_example(self:Desk,
@@ -332,7 +332,7 @@ def show_evidence(self:Desk):
     def keep(maps):
         case.heat[i] = maps
         self._film()
-        return 'The overlay shows where the model looked.'
+        return 'The overlay is there: a hint for checking, not proof.'
     self._work_out(make, keep, 'Looking for the evidence.')
 
 # %% ../nbs/40b_desk.ipynb #b3488931

@@ -7,7 +7,7 @@ __all__ = ['WINDOWS', 'windowed', 'overlaid', 'unpadded', 'picture_uri', 'reduce
            'compare_html']
 
 # %% ../nbs/42_film.ipynb #b89abc53
-import base64, difflib, io, re
+import base64, io, re
 import numpy as np
 from PIL import Image
 from .page import esc
@@ -111,12 +111,10 @@ def marked_words(
     two:str, # The text it is compared with
 )->str: # HTML of `one`
     "A text with the words underlined that the other one lacks"
-    a, b = re.findall(r'\s+|[^\s]+', one), re.findall(r'\s+|[^\s]+', two)
-    ops = difflib.SequenceMatcher(None, [o.lower() for o in a], [o.lower() for o in b], autojunk=False).get_opcodes()
-    def piece(op, i, j):
-        s = esc(''.join(a[i:j]))
-        return f'<u>{s}</u>' if op in ('delete', 'replace') and s.strip() else s
-    return ''.join(piece(op, i, j) for op,i,j,_,_ in ops)
+    def bare(w): return w.lower().strip('.,;:()')
+    there = {bare(o) for o in two.split()}
+    marked = (f'<u>{esc(o)}</u>' if o.strip() and bare(o) not in there else esc(o) for o in re.split(r'(\s+)', one))
+    return re.sub(r'</u>( +)<u>', r'\1', ''.join(marked))
 
 def compare_html(
     one:str, # A report

@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from .stages import CXRError, Config, run_cli, run_root, say
-from .images import XRay, read_xray
+from .images import XRay
 from .model import adapter_folder, read_adapter
 from .panel import CSS, EXAMPLES, NOTICE, PANEL_CSS, doubts_html, example_study, findings_chips, head_html, list_folder, log_html, so_far, start_folder, status_html
 from .film import compare_html, film_html
 from .exports import download_links
-from .case import Case
+from .case import Case, read_study
 from .desk import ONE, sentence_of
 from .demo import ReportPanel, demo_model
 
@@ -134,9 +134,8 @@ def web_read(
     paths = [Path(o) for o in paths or []]
     try:
         if not paths: raise CXRError('There is no file: choose an X-ray to upload.')
-        if len(paths) > 2: raise CXRError(f'{len(paths)} X-rays were given, but a study here has one or two views: choose a frontal and a lateral one.')
         if shared and looks_credentialed(*[o.name for o in paths]): raise CXRError('This looks like MIMIC-CXR, which must not go through a public link: run cxr_demo without --share.')
-        return Case([read_xray(o) for o in paths], [o.name for o in paths])
+        return read_study(paths, [o.name for o in paths])
     finally:
         for o in paths: o.unlink(missing_ok=True)
         sweep(os.environ.get('GRADIO_TEMP_DIR'))
@@ -196,10 +195,7 @@ def web_choose(
 )->dict: # Fields
     "A new study"
     try:
-        if not isinstance(src, str): case = web_read(src, shared)
-        else:
-            ims, names, reference = example_study(src)
-            case = Case([XRay(o) for o in ims], names, reference)
+        case = read_study(*example_study(src)) if isinstance(src, str) else web_read(src, shared)
         return web_fields(case, 'X-ray ready: press Generate report.')
     except Exception as e: return dict(status=status_html(sentence_of(e), 'error'))
 

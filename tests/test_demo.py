@@ -35,16 +35,18 @@ def test_ask():
     assert ask('x', model=Standin()).text == TEXT
     assert ask('x', 'Effusion?', Standin()) == 'Yes.'
 
-def test_which_model_answers(monkeypatch, tmp_path):
-    from cxr_llava import demo
-    asked = []
-    monkeypatch.setattr(demo, 'load_model', lambda lora, base: asked.append((lora and lora.split('/')[-1], base)) or Standin())
+def test_which_model_answers(monkeypatch, tmp_path, capsys):
+    from cxr_llava import demo, model
+    asked, bare = [], Standin()
     monkeypatch.setattr(demo, '_LOADED', {})
-    monkeypatch.setattr(demo, 'default_base', lambda: 'tiny')
-    for kw in (dict(), dict(base='tiny'), dict(lora_repo='some/where'), dict()): demo.demo_model(run=str(tmp_path), **kw)
-    monkeypatch.setattr(demo, 'default_base', lambda: 'llava-1.5-7b')
-    demo.demo_model(run=str(tmp_path))
-    assert asked == [('adapter', None), (None, 'tiny'), ('where', None), (None, None)] # each loaded once
+    monkeypatch.setattr(model, 'default_base', lambda: 'tiny')
+    own = demo.demo_model(run=str(tmp_path))
+    assert own.info['base'] == 'tiny' and own.info['adapter_hash'] and 'no adapter found' not in capsys.readouterr().out
+    bare.info = dict(base='llava-1.5-7b')
+    monkeypatch.setattr(demo, 'load_model', lambda lora, base: asked.append((lora and lora.split('/')[-1], base)) or (Standin() if lora else bare))
+    for kw in (dict(), dict(base='tiny'), dict(lora_repo='some/where'), dict(base='tiny')): demo.demo_model(run=str(tmp_path), **kw)
+    assert asked == [(None, 'tiny'), ('where', None)] # each loaded once
+    assert capsys.readouterr().out.count('no adapter found') == 1
 
 def test_generate_edit_save(panel):
     panel.choose_example('Left effusion')
@@ -223,6 +225,10 @@ def test_two_views(panel, tmp_path):
     panel.w.second.value = True
     upload(panel, 'lateral.png', png(tmp_path))
     assert [panel.case.names[1], panel.w.second.value, panel.w.film.value.count('<img')] == ['lateral.png', False, 2]
+    from cxr_llava.panel import example_study
+    ims, names, _ = example_study('Large heart')
+    panel.set_xray(ims[::-1], names[::-1])
+    assert panel.case.names == names and 'not frontal' not in panel.w.film.value # the frontal comes first, whatever the order
     data = png(tmp_path)
     panel.w.upload.value = tuple(dict(name=f'{i}.png', type='', size=len(data), content=data, last_modified=datetime.now()) for i in range(3))
     assert 'one or two views' in panel.w.status.value and len(panel.case.views) == 2
