@@ -18,7 +18,9 @@ def say(
     msg=None, # What to tell; `None` tells nothing
 ):
     "Print at once; the only way stages talk"
-    if msg is not None: print(msg, flush=True)
+    if msg is None: return
+    try: print(msg, flush=True)
+    except UnicodeEncodeError: print(str(msg).encode('ascii', 'backslashreplace').decode(), flush=True) # a terminal, or a file name, that is not UTF-8
 
 # %% ../nbs/05a_files.ipynb #5d7d7e77
 def os_sentence(
@@ -120,13 +122,17 @@ def write_atomic(
     return Path(path)
 
 # %% ../nbs/05a_files.ipynb #c6ffb775
+def _json_file(path):
+    "A new text file for JSON; half a character, as in a file name that is not UTF-8, is written in JSON's own way"
+    return open(path, 'x', encoding='utf-8', errors='backslashreplace', newline='\n')
+
 def write_json(
     path, # Where to write
     obj, # Anything JSON can hold; `NaN` is refused, use `None`
 )->Path: # `path`
     "Write `obj` as readable JSON, whole or not at all"
     try:
-        with atomic_path(path) as new, open(new, 'x', encoding='utf-8', newline='\n') as f: # piece by piece: the text may be larger than `obj`
+        with atomic_path(path) as new, _json_file(new) as f: # piece by piece: the text may be larger than `obj`
             json.dump(obj, f, indent=1, ensure_ascii=False, allow_nan=False)
             f.write('\n')
     except (TypeError, ValueError) as e: raise CXRError(f'Cannot write {path}: {e}.') from e
@@ -155,7 +161,7 @@ def write_jsonl(
     rows, # Iterable of JSON-able records
 )->Path: # `path`
     "Write one record per line, whole or not at all"
-    with atomic_path(path) as new, open(new, 'x', encoding='utf-8', newline='\n') as f: f.writelines(json.dumps(o, ensure_ascii=False) + '\n' for o in rows)
+    with atomic_path(path) as new, _json_file(new) as f: f.writelines(json.dumps(o, ensure_ascii=False) + '\n' for o in rows)
     return Path(path)
 
 def read_jsonl(
@@ -185,9 +191,9 @@ class Rejects(list):
     def summary(self)->str:
         "One line for people"
         if not self: return 'nothing left out'
-        count = {}
-        for o in self: count[o['reason']] = count.get(o['reason'], 0) + 1
-        top = sorted(count.items(), key=lambda o: -o[1])
+        alike = {} # reasons that differ in a file name or a detail after the colon
+        for o in self: alike.setdefault(re.sub(r"^'.*?' ", '', o['reason']).split(': ')[0], []).append(o['reason'])
+        top = sorted(((k if len(set(v)) > 1 else v[0], len(v)) for k,v in alike.items()), key=lambda o: -o[1])
         more = f', and {len(top) - 3} other reasons' if len(top) > 3 else ''
         return f'{len(self)} left out: ' + '; '.join(f'{n} x {r}' for r,n in top[:3]) + more
 
@@ -206,4 +212,4 @@ def hash_json(
     obj, # Anything JSON can hold
 )->str: # 12 hexadecimal digits
     "Short hash of `obj`, the same for any order of keys"
-    return sha256(json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str).encode())[:12]
+    return sha256(json.dumps(obj, sort_keys=True, ensure_ascii=False, default=str).encode('utf-8', 'backslashreplace'))[:12]
