@@ -106,6 +106,7 @@ def _mend(ds, name):
         implicit, little = ds.original_encoding
         ds.file_meta.TransferSyntaxUID = '1.2.840.10008.1.2' + ('' if implicit else '.1' if little else '.2')
     stored = _number(ds, 'BitsStored', _get(ds, 'BitsAllocated', 16), name)
+    if stored < 1: raise ImageError(f'{name} is a damaged DICOM file: it says that {stored} bits of each pixel are stored.')
     for k,v in dict(SamplesPerPixel=1, PixelRepresentation=0, BitsStored=stored, HighBit=stored - 1, PhotometricInterpretation='MONOCHROME2').items():
         if _get(ds, k) is None: setattr(ds, k, v)
     ds.PhotometricInterpretation = str(ds.PhotometricInterpretation).strip().upper()

@@ -171,8 +171,9 @@ def run_cli(
         fn(cfg, args) if extra else fn(cfg)
     except CXRError as e: _stop(f'error: {e}', 2)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS): raise
-        _stop(f'error: {os_sentence(e, e.filename or "a file")}', 2)
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS): _stop(f'error: {os_sentence(e, e.filename or "a file")}', 2)
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP): raise
+        _stop(f'error: {str(e.filename)[:200]} cannot be used: {e.strerror}.', 2)
     except KeyboardInterrupt: _stop('stopped; files already written are whole, and the same command goes on from them', 130)
     return 0
 

@@ -124,7 +124,7 @@ WRONG |= dict(empty=b'', one=b'\0', text=b'hello', gif=enc(IM, 'GIF'), pdf=b'%PD
     dcm_ybr=dcm(A, SamplesPerPixel=3, PhotometricInterpretation='YBR_FULL'), dcm_palette=dcm(A, PhotometricInterpretation='PALETTE COLOR'), dcm_us=dcm(A, Modality='US'),
     dcm_pdf=dcm(A, drop=('PixelData',), SOPClassUID='1.2.840.10008.5.1.4.1.1.104.1', EncapsulatedDocument=b'%PDF'), dcm_none=dcm(A, drop=('PixelData',)),
     dcm_short=dcm(A, pixels=None, Rows=A.shape[0]*2), dcm_huge=dcm(A, Rows=65000, Columns=65000), dcm_many=dcm(A, NumberOfFrames=2000), dcm_zero=dcm(A, Rows=0), dcm_norows=dcm(A, drop=('Rows',)),
-    dcm_bits=dcm(A, BitsAllocated=7), dcm_syntax=dcm(A, syntax='1.2.3.4.5'), dcm_mpeg=compressed('JPEG', '1.2.840.10008.1.2.4.100'), dcm_deflated_bomb=deflated_bomb(),
+    dcm_bits=dcm(A, BitsAllocated=7), dcm_no_bits=dcm(A, BitsStored=0), dcm_syntax=dcm(A, syntax='1.2.3.4.5'), dcm_mpeg=compressed('JPEG', '1.2.840.10008.1.2.4.100'), dcm_deflated_bomb=deflated_bomb(),
     dcm_bad_jpeg=compressed('JPEG', '1.2.840.10008.1.2.4.50')[:-3000], dcm_frame_size=compressed('JPEG', '1.2.840.10008.1.2.4.50').replace(struct.pack('<HHI', 0x28, 0x10, 0)[:4] + b'US\2\0' + struct.pack('<H', A.shape[0]), struct.pack('<HH', 0x28, 0x10) + b'US\2\0' + struct.pack('<H', 64)),
     nothing=None, number=7, listed=[1, 2], dictionary={}, text_file=io.StringIO('x'), closed=(lambda f: (f.close(), f)[1])(io.BytesIO(b'x')), missing='/no/such/file.png', url='https://example.org/x.png',
     nul='a\0b.png', surrogate='\ud800.png', long='x'*5000, folder=os.path.dirname(os.path.abspath(__file__)), empty_name='', nan=np.full((64, 64), np.nan), strings=np.array([['a']*64]*64), cube=np.zeros((64, 64, 64)),
