@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from PIL import Image, ImageFilter
 from .images import ImageError, fingerprint, read_xray
-from .stages import sha256
+from .stages import CXRError, sha256
 
 # %% ../nbs/00a_audit.ipynb #370027eb
 SIDE, MARGIN, SHIFT = 64, 6, 4 # Pixels: of the small picture, left free around what is compared, tried in every direction
@@ -236,7 +236,8 @@ def audit_splits(
     root='.', # Folder that `images` is relative to
     ties:dict=None, # From `find_ties`, if at hand
 )->dict: # `leaks` (how many), `table` (one row per kind), `identity`, `notes`
-    "Look for whatever two splits share"
+    "Look for whatever two splits share. Raises `CXRError` when a column is absent that it cannot do without"
+    if lacks := [o for o in ('study_id', 'split', 'findings', 'impression') if o not in df]: raise CXRError(f'The manifest has no column {", ".join(lacks)}: the audit needs study_id, split, findings and impression.')
     df = df.reset_index(drop=True)
     if ties is None:
         if 'image_sha' not in df and 'images' in df: df = add_fingerprints(df, root)

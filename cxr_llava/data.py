@@ -133,7 +133,7 @@ def _sound(studies, cfg, rejects):
     good, seen = [], set()
     for st in studies:
         why = _lacks(st, cfg.section)
-        if not why and not choose_views(st.views, cfg.views): why = 'no frontal X-ray (lateral only)'
+        if not why and not choose_views(st.views, cfg.views): why = '; '.join(['no frontal X-ray (lateral only)'] + st.flags.get('xrays_left_out', []))
         if not why and st.study_id in seen: why = 'duplicate id'
         if why: rejects.add(st.study_id, why, patient=st.patient_id)
         else: good.append(st); seen.add(st.study_id)
@@ -177,8 +177,10 @@ def _prepare_studies(studies, cfg, run, rejects):
     for (n,_),c in slots.items():
         if c: used.setdefault(n, []).append(c[0])
     for n,st in enumerate(studies):
-        if n in used: yield st, sorted(used[n]), [facts[_name(st, i)] for i in sorted(used[n])]
-        else: rejects.add(st.study_id, next(facts[_name(st, i)]['error'] for c in choose_views(st.views, cfg.views) for i in c), patient=st.patient_id)
+        errors = [o['error'] for i in range(len(st.images)) if 'error' in (o := facts.get(_name(st, i), {}))]
+        if n not in used: rejects.add(st.study_id, errors[0], patient=st.patient_id); continue
+        if errors: st.flags['xrays_left_out'] = st.flags.get('xrays_left_out', []) + errors
+        yield st, sorted(used[n]), [facts[_name(st, i)] for i in sorted(used[n])]
 
 # %% ../nbs/00_data.ipynb #f58d92fb
 def _left_there(studies, cfg, home):
@@ -216,6 +218,7 @@ def split_patients(
     ratios:tuple=(.8, .1, .1), # Shares of train, val and test; sum 1
 )->pd.Series: # 'train', 'val' or 'test' of each study
     "Split by patient, independent of order and machine; all three are filled when there are three groups"
+    if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6: raise CXRError(f'The shares of train, val and test must add up to 1, not {ratios}.')
     keys = df['group'].astype(str) if 'group' in df else pd.Series(patients_of(df), index=df.index)
     left = keys.value_counts().to_dict()
     order, res = sorted(left, key=lambda k: _order(seed, k)), {}
@@ -301,6 +304,7 @@ def describe(
     return dict(studies=len(df), patients=len(set(who)), xrays=int(df['images'].map(len).sum()), splits=_split_counts(df, who),
         views=dict(sorted(Counter(v for o in df['views'] for v in o).items())), sections=_section_counts(df),
         words=dict(zip(('min', 'median', 'p95', 'max'), [int(o) for o in (words.min(), np.median(words), np.percentile(words, 95), words.max())])),
+        xrays_left_out=sum(len(f.get('xrays_left_out', ())) for f in df['flags']),
         distinct_reports=len(set(texts)), with_removed_words=sum(o[1] for o in facts), with_prior_references=sum(o[2] for o in facts),
         classes=class_counts(df, texts, workers), xray_notes=dict(sorted(Counter(n for f in df['flags'] for n in f.get('xray_notes', ())).items())))
 
@@ -365,6 +369,7 @@ def load_manifest(
     path = find_artifact('studies.parquet', run, needed_by='load_manifest')
     try: df = pd.read_parquet(path)
     except Exception as e: raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from None
+    if lacks := sorted({'study_id', 'images', 'split', 'flags'} - set(df)): raise CXRError(f'{path} is no manifest of this project (no column {", ".join(lacks)}): run `cxr_data`.')
     for c in df:
         if len(df) and isinstance(df[c].iloc[0], np.ndarray): df[c] = [list(o) for o in df[c]]
     df['flags'] = [json.loads(o) for o in df['flags']]
@@ -435,6 +440,7 @@ def _warn(df, stats, how, cfg, home):
     empty = [k for k,v in stats['splits'].items() if not v['studies']]
     if empty and how == 'official': say(f'  note: the official split has no study in {", ".join(empty)}; --resplit makes one that does')
     elif empty: say(f'  note: no study in {", ".join(empty)}; three patients are needed to fill all three')
+    if stats['xrays_left_out']: say(f'  note: {stats["xrays_left_out"]} further X-rays of these studies are missing or cannot be read; each is named under `xrays_left_out` in the flags of its study')
     if not cfg.prepare: say(f'  note: X-rays were not read; give later stages --image_root {home}, or run again without --no-prepare')
 
 # %% ../nbs/00_data.ipynb #18e4a750

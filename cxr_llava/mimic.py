@@ -6,12 +6,12 @@
 __all__ = ['iter_mimic', 'iter_mimic_csv']
 
 # %% ../nbs/03c_mimic.ipynb #429d00fd
-import os, re, sys, zipfile
+import os, re, sys, zipfile, zlib
 from functools import partial
 from pathlib import Path, PurePosixPath
 from .stages import CXRError, Rejects, map_jobs, told
-from .records import (NO_TEXT, SPLITS, Study, decoded, from_report, frontal_first, literal, locate, locate_all, near_top, need_columns, no_text,
-                               read_rows, value, view_of)
+from .records import (NO_TEXT, SPLITS, Study, decoded, from_report, frontal_first, left_out, literal, locate, locate_all, near_top, need_columns,
+                               no_text, read_rows, value, view_of)
 
 # %% ../nbs/03c_mimic.ipynb #d0ded894
 _ID = re.compile(r'[\w-]+')
@@ -46,7 +46,7 @@ def _mimic_labels(folder, rejects):
         res = {}
         for where,row in _table_rows(folder, kind, ('subject_id', 'study_id'), rejects):
             try: res[row['study_id']] = {sys.intern(k): int(float(v)) for k,v in row.items() if v and not k.endswith('_id')}
-            except ValueError: rejects.add(where, f'a label of {kind} is not a number')
+            except (ValueError, OverflowError): rejects.add(where, f'a label of {kind} is not a number')
         return kind, res
     return '', {}
 
@@ -77,7 +77,7 @@ def _zipped(archive, name):
     if archive not in _zips: _zips[archive] = zipfile.ZipFile(archive)
     for n in (name, f'mimic-cxr-reports/{name}'):
         try: return _zips[archive].read(n)
-        except KeyError: pass
+        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError): pass
 
 def _report_of(bases, archive, name):
     "Bytes of a report, or None"
@@ -96,12 +96,13 @@ def _mimic_study(bases, archive, job):
     "A `Study`, or why there is none; runs in a process of its own"
     (sub, sid), xrays, split, labels = job
     tail = f'files/p{sub[:2]}/p{sub}/s{sid}'
-    pairs = frontal_first((p, v) for x,v in xrays if (p := _tree_file(bases, f'{tail}/{x}')))
+    places = [(_tree_file(bases, f'{tail}/{x}'), x, v) for x,v in xrays]
+    pairs, lost = frontal_first((p, v) for p,_,v in places if p), [f'X-ray file missing: {x}' for p,x,_ in places if not p]
     if not pairs: return sid, sub, 'X-ray file missing'
     if split is None: return sid, sub, 'unknown split, or two splits for one study'
     data = _report_of(bases, archive, f'{tail}.txt')
-    if data is None: return sid, sub, 'report file missing'
-    st = from_report(f's{sid}', f'p{sub}', 'mimic', pairs, decoded(data), split, **labels)
+    if data is None: return sid, sub, 'report file missing or damaged'
+    st = from_report(f's{sid}', f'p{sub}', 'mimic', pairs, decoded(data), split, **labels, **left_out(lost))
     return (sid, sub, NO_TEXT) if no_text(st) else st
 
 def iter_mimic(
@@ -112,6 +113,7 @@ def iter_mimic(
 ): # Iterator of `Study`
     "Studies of an official MIMIC-CXR-JPG tree. Raises `CXRError` when there is none"
     (bases, archive), found = _bases(folder), {} if found is None else found
+    if archive and not zipfile.is_zipfile(archive): raise CXRError(f'{archive} is cut off or damaged: fetch it again.')
     rows = _mimic_xrays(folder, bases, rejects) if bases else []
     if not rows: raise CXRError(f'{folder} is not a MIMIC-CXR-JPG tree: it must hold `files/p10/...` and the mimic-cxr-*.csv.gz tables.')
     splits, (kind, labels) = _mimic_splits(folder, rejects), _mimic_labels(folder, rejects)
@@ -157,9 +159,10 @@ def iter_mimic_csv(
             if not sub or isinstance(todo, str): rejects.add(where, todo if sub else 'no subject_id', patient=sub); continue
             for sid,xrays,text in todo:
                 found['xrays'] += len(xrays)
-                pairs = frontal_first((p, v) for x,v in xrays if (p := _tree_file(bases, x.lstrip('/'))))
+                places = [(_tree_file(bases, x.lstrip('/')), x, v) for x,v in xrays]
+                pairs, lost = frontal_first((p, v) for p,_,v in places if p), [f'X-ray file missing: {x}' for p,x,_ in places if not p]
                 why = 'duplicate id' if sid in seen else 'X-ray file missing' if not pairs else '' if isinstance(text, str) else 'the report is not text'
-                st = None if why else from_report(f's{sid}', f'p{sub}', 'mimic_csv', pairs, text, split)
+                st = None if why else from_report(f's{sid}', f'p{sub}', 'mimic_csv', pairs, text, split, **left_out(lost))
                 if why or no_text(st): rejects.add(where, why or NO_TEXT, id=f's{sid}', patient=f'p{sub}'); continue
                 seen.add(sid)
                 yield st

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'PICTURES', 'NO_TEXT', 'Study', 'view_of', 'frontal_first', 'value', 'Files', 'near_top', 'locate_all',
-           'locate', 'decoded', 'read_rows', 'from_row', 'from_report', 'no_text', 'find_all', 'literal',
+           'locate', 'decoded', 'read_rows', 'left_out', 'from_row', 'from_report', 'no_text', 'find_all', 'literal',
            'need_columns']
 
 # %% ../nbs/03a_records.ipynb #aeb04978
-import ast, codecs, contextlib, csv, gzip, io, json, os, re, zlib
+import ast, codecs, contextlib, csv, gzip, io, json, os, re, unicodedata, zlib
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from .stages import CXRError, Rejects
+from .stages import CXRError, Rejects, say
 from .reports import clean_text, join_sections, parse_sections
 
 # %% ../nbs/03a_records.ipynb #b2114811
@@ -54,7 +54,8 @@ def value(
     v, # A cell
     none_is_text:bool=False, # Keep the word 'None'
 )->str: # None when there is nothing
-    "A cell as text, or None"
+    "A cell as text, or None; the texts of a list one below the other"
+    if isinstance(v, list): v = '\n'.join(map(str, v))
     if v is None or isinstance(v, float) and v != v: return None
     if isinstance(v, float) and v == v//1: v = int(v)
     s = clean_text(str(v))
@@ -65,6 +66,8 @@ SPLITS = dict(train='train', training='train', val='val', validate='val', valida
 # %% ../nbs/03a_records.ipynb #b0510a75
 PICTURES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.dcm', '.dicom')
 
+def _same_accents(s): return unicodedata.normalize('NFC', str(s).replace('\\', '/'))
+
 class Files:
     "X-ray files below a folder, found by name"
     def __init__(self,
@@ -73,10 +76,11 @@ class Files:
     def index(self):
         "File name -> paths"
         if self._all is None:
-            self._all = {}
-            for d,dirs,files in os.walk(self.root):
-                dirs.sort()
-                for f in sorted(files): self._all.setdefault(f, []).append(Path(d)/f)
+            self._all, been, top = {}, set(), os.path.realpath(self.root)
+            for d,dirs,files in os.walk(self.root, followlinks=True):
+                if (real := os.path.realpath(d)) in been or top.startswith(os.path.join(real, '')): dirs[:] = []; continue # a link back or up
+                been.add(real); dirs.sort()
+                for f in sorted(files): self._all.setdefault(_same_accents(f), []).append(Path(d)/f)
         return self._all
     def find(self,
         name, # Name or path as written in the table
@@ -88,8 +92,10 @@ class Files:
         try:
             if (p := self.root/name).is_file(): return p, None
         except (OSError, ValueError): return None, f'file name cannot be used: {name[:80]}'
-        hits = self.index().get(PurePosixPath(name).name, [])
-        same = [p for p in hits if str(p).replace('\\', '/').endswith('/' + name.lstrip('/'))] or hits
+        asked = _same_accents(name).lstrip('/')
+        last = PurePosixPath(asked).name
+        hits = self.index().get(last) or [p for s in PICTURES for p in self.index().get(last + s, [])]
+        same = [p for p in hits if _same_accents(p).endswith(('/' + asked, '/' + asked + p.suffix))] or hits
         if len(same) > 1: return None, f'X-ray file is there {len(same)} times: {name[:80]}'
         return (same[0], None) if same else (None, f'X-ray file missing: {name[:80]}')
 
@@ -131,8 +137,12 @@ def _stream(path):
     "Text of a file, unpacked, to be read in pieces"
     codecs.register_error('cxr_old_byte', _old_byte)
     f = open(path, 'rb')
-    start = f.read(2)
+    start = f.read(4)
     f.seek(0)
+    if start in (b'PK\3\4', b'PAR1', b'\xd0\xcf\x11\xe0'):
+        f.close()
+        raise CXRError(f'{path} is a workbook or another binary file, not a table of text: save it as CSV or JSON lines.')
+    start = start[:2]
     if start == b'\x1f\x8b':
         f = gzip.open(f)
         start = f.peek(2)[:2]
@@ -160,13 +170,20 @@ def _lines(path, f):
     "Lines of an open file; a damaged one is a sentence"
     with _sentence(path), f: yield from f
 
+def _header(name, row):
+    "Names of the columns; of two with the same name the second is `name.1`, and that is told"
+    head = [o.strip() for o in row]
+    twice = sorted({o for o in head if o and head.count(o) > 1})
+    if twice: say(f'{name}: more than one column is called {", ".join(twice)}; the first keeps the name, the others are read as {twice[0]}.1, ...')
+    return [f'{o}.{n}' if o and (n := head[:i].count(o)) else o for i,o in enumerate(head)]
+
 def _csv_rows(name, lines, rejects):
     "(place, row) of every good row of a CSV"
     first = next(lines)
     old = csv.field_size_limit(1 << 27)
     try:
         rd = csv.reader((o.replace('\0', '') for o in chain([first], lines)), delimiter=max(',;\t', key=first.count))
-        head = [o.strip() for o in next(rd, [])]
+        head = _header(name, next(rd, []))
         while True:
             line = rd.line_num + 1
             try: row = next(rd, None)
@@ -237,16 +254,23 @@ def read_rows(
     return _json_rows(path, name, lines, rejects) if is_json else _csv_rows(name, lines, rejects)
 
 # %% ../nbs/03a_records.ipynb #45498bea
+def left_out(
+    why:list, # Reasons, as from `find_all`
+)->dict: # For the flags of a study
+    "Note of the X-rays that a study lost"
+    return dict(xrays_left_out=list(why)) if why else {}
+
 def from_row(
     study_id:str, # Its number
     source:str, # Kind of the source
     row:dict, # Cells by this project's names: `findings`, `impression`, `patient_id`, ...
     pairs:list, # (path, view) of its X-rays
+    lost:list=(), # Why others of its X-rays are not among them
     **kw # More fields of `Study`
 )->Study: # Report joined from its sections
     "A `Study` from a row with columns named as in this project"
     f, i = value(row.get('findings')), value(row.get('impression'))
-    flags = {k: v for k in ('MeSH', 'Problems') if (v := value(row.get(k)))}
+    flags = {k: v for k in ('MeSH', 'Problems') if (v := value(row.get(k)))} | left_out(lost)
     return Study(study_id, value(row.get('patient_id')) or '', source, [p for p,_ in pairs], [v for _,v in pairs], value(row.get('indication'), True),
         value(row.get('comparison'), True), value(row.get('technique'), True), f, i, join_sections(f, i), flags=flags, **kw)
 
@@ -260,7 +284,7 @@ def from_report(
     **flags # Kept with the study
 )->Study: # Sections found by their headings
     "A `Study` from a report as typed"
-    s = parse_sections(text)
+    s, text = parse_sections(text), text.encode('utf-8', 'ignore').decode() # half a character, from JSON, can be stored nowhere
     return Study(study_id, patient_id, source, [p for p,_ in pairs], [v for _,v in pairs], s.indication or s.history, s.comparison, s.technique,
                  s.findings, s.impression, text, split, flags)
 

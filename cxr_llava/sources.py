@@ -11,7 +11,7 @@ import json, re, tarfile
 from pathlib import Path, PurePosixPath
 from .stages import CXRError, Rejects, hash_json, say
 from .reports import parse_sections
-from .records import (NO_TEXT, PICTURES, SPLITS, Files, Study, find_all, from_report, from_row, frontal_first, literal, locate, locate_all,
+from .records import (NO_TEXT, PICTURES, SPLITS, Files, Study, find_all, from_report, from_row, frontal_first, left_out, literal, locate, locate_all,
                                need_columns, no_text, read_rows, value, view_of)
 from .mimic import iter_mimic, iter_mimic_csv
 
@@ -50,7 +50,7 @@ def iter_openi_csv(
         seen.add(uid)
         found['reports'] = len(seen)
         pairs, why = find_all(views.get(uid, []), files)
-        st = from_row(uid, source, row, pairs)
+        st = from_row(uid, source, row, pairs, why)
         if not pairs: rejects.add(where, why[0] if why else 'no X-ray listed', id=uid)
         elif no_text(st): rejects.add(where, NO_TEXT, id=uid)
         else: yield st
@@ -71,8 +71,11 @@ def _archives(folder, word):
 
 def _xml_files(folder, rejects):
     "(name, bytes) of every XML report, in the order of their numbers"
-    loose = [] if Path(folder).is_file() else list(Path(folder).rglob('*.xml'))
-    docs = [(p.name, p.read_bytes()) for p in loose] or [o for p in _archives(folder, 'report') for o in _from_archive(p, rejects)]
+    docs = []
+    for p in () if Path(folder).is_file() else Path(folder).rglob('*.xml'):
+        try: docs.append((p.name, p.read_bytes()))
+        except OSError as e: rejects.add(p.name, f'cannot be read ({e.strerror})')
+    docs = docs or [o for p in _archives(folder, 'report') for o in _from_archive(p, rejects)]
     return sorted(docs, key=lambda o: (len(o[0]), o[0]))
 
 # %% ../nbs/03_sources.ipynb #596da572
@@ -116,7 +119,7 @@ def iter_openi_xml(
         for k,n in (('reports', 1), ('reports_with_xrays', bool(ids)), ('xrays', len(ids))): found[k] += n
         pairs = [(f'{o}.png', views.get(o.split('_', 2)[-1], 'unknown')) for o in ids]
         pairs, why = find_all(pairs, files) if need_images else (pairs, [])
-        st = from_row(uid, 'openi_xml', texts, pairs)
+        st = from_row(uid, 'openi_xml', texts, pairs, why)
         if not pairs and need_images: rejects.add(name, why[0] if why else 'no X-ray in the report', id=uid)
         elif no_text(st) and need_images: rejects.add(name, NO_TEXT, id=uid)
         else: yield st
@@ -132,16 +135,16 @@ def _course_files(folder):
     return res
 
 def _course_images(o, files):
-    "(key, pairs, reason) of a record"
+    "(key, pairs, reasons for those not there) of a record"
     names = o.get('image') if isinstance(o.get('image'), list) else [o.get('image')]
     tails = [_TAIL.search(str(n or '')) for n in names]
-    if not all(tails): return None, [], 'no X-ray path like p1000/i1000.jpg'
-    if any('..' in PurePosixPath(str(n).replace('\\', '/')).parts for n in names): return None, [], f'path with `..`: {names[0]}'
+    if not all(tails): return None, [], ['no X-ray path like p1000/i1000.jpg']
+    if any('..' in PurePosixPath(str(n).replace('\\', '/')).parts for n in names): return None, [], [f'path with `..`: {names[0]}']
     hits = [((int(m[2]), int(m[3])), m[1]) for m in tails]
     named = lambda k, main: next((p for p in files[k] if main and p.parts[-3].lower() == main.lower()), files[k][0])
     pairs = [(named(k, main), 'unknown') for k,main in hits if k in files]
     (a, b), _ = hits[0]
-    return f'p{a}_i{b}', pairs, None if pairs else f'X-ray file missing: p{a}/i{b}'
+    return f'p{a}_i{b}', pairs, [f'X-ray file missing: p{p}/i{i}' for (p,i),_ in hits if (p, i) not in files]
 
 # %% ../nbs/03_sources.ipynb #a04fe374
 def _answers(o):
@@ -189,8 +192,9 @@ def iter_course(
             found['conversations'] += 1
             key, pairs, why = _course_images(o, files)
             report = _answers(o)
-            if why or not report or key in seen: rejects.add(where, why or ('duplicate id' if report else 'no answer in the conversation'), id=key); continue
-            st = from_report(key, '', 'course', pairs, report, split, group=key.split('_')[0])
+            bad = why[0] if not pairs else 'no answer in the conversation' if not report else 'duplicate id' if key in seen else ''
+            if bad: rejects.add(where, bad, id=key); continue
+            st = from_report(key, '', 'course', pairs, report, split, group=key.split('_')[0], **left_out(why))
             if no_text(st): rejects.add(where, NO_TEXT, id=key); continue
             seen.add(key)
             yield st
@@ -249,11 +253,11 @@ def _row_text(row, cols):
 
 # %% ../nbs/03_sources.ipynb #e3ccc3ff
 def _pairs(row, cols, files):
-    "X-rays of a row: (pairs, reason)"
+    "X-rays of a row: (pairs, reasons for those not there)"
     names, view = _listed(row.get(cols['image'])), row.get(cols.get('view', ''))
     views = _listed(view) if isinstance(view, list) or str(view or '').startswith('[') else [view]*len(names)
     pairs, why = find_all([(n, view_of(v)) for n,v in zip(names, views + [None]*len(names))], files)
-    return pairs, None if pairs else why[0] if why else 'no X-ray file named'
+    return pairs, why if pairs or why else ['no X-ray file named']
 
 def _table_id(row, cols, pairs):
     "Number of a study: its column, else the name of its X-ray"
@@ -266,8 +270,8 @@ def _row_study(where, row, cols, files, rejects):
     text = _row_text(row, cols)
     if 'patient' in cols: text['patient_id'] = row.get(cols['patient'])
     uid = _table_id(row, cols, pairs)
-    if why: return rejects.add(where, why, id=uid)
-    st = from_row(uid, 'table', text, pairs)
+    if not pairs: return rejects.add(where, why[0], id=uid)
+    st = from_row(uid, 'table', text, pairs, why)
     if no_text(st): return rejects.add(where, 'no sections: no findings and no impression', id=uid)
     label = (value(row.get(cols['split'])) or '').lower() if 'split' in cols else ''
     if label and label not in SPLITS: return rejects.add(where, f'unknown split `{label[:40]}`', id=uid)
@@ -291,7 +295,7 @@ def iter_table(
     if Path(path).is_dir() or Path(path).suffix.lower() in PICTURES: path = _table_in(path)
     rows = list(read_rows(path, rejects))
     if found is not None: found['rows'] = len(rows)
-    if not rows: raise CXRError(f'{path} has no readable row: {rejects.summary()}.')
+    if not rows: raise CXRError(f'{path} has no readable row below its header ({rejects.summary()}): check that it is the right table.')
     cols = guess_columns(dict.fromkeys(k for _,r in rows for k in r), columns, path)
     say(f'columns of {Path(path).name}: ' + ', '.join(f'{k} = `{v}`' for k,v in cols.items()) + ' (change with --image_col, --findings_col, ...)')
     files, done = Files(image_dir or Path(path).parent), {}

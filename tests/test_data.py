@@ -217,3 +217,32 @@ def test_splits_never_share_a_patient(pats, seed):
 def test_exact_shares():
     df = pd.DataFrame(dict(study_id=[str(i) for i in range(2400)], patient_id=[f'p{i - i%2 if i < 400 else i}' for i in range(2400)]))
     assert split_patients(df).value_counts().to_dict() == dict(train=1920, val=240, test=240)
+
+# ---- tables that are odd in other ways
+
+def test_two_columns_of_one_name_are_told(tmp_path, xrays, capsys):
+    good, _ = table(tmp_path, xrays, 'image,findings,findings\n1.jpg,First.,Second.\n')
+    assert good[0].findings == 'First.' and 'more than one column is called findings' in capsys.readouterr().out
+
+@pytest.mark.parametrize('data', [b'PK\3\4' + b'x'*99, b'PAR1' + b'x'*99, b'\xd0\xcf\x11\xe0' + b'x'*99])
+def test_workbook_is_one_sentence(data, tmp_path, xrays):
+    with pytest.raises(CXRError, match='save it as CSV'): table(tmp_path, xrays, data)
+
+def test_text_as_a_list(tmp_path, xrays):
+    good, _ = table(tmp_path, xrays, json.dumps(dict(image='1.jpg', findings=['Clear.', 'Normal heart.'], impression='Normal.')), 't.jsonl')
+    assert good[0].findings == 'Clear. Normal heart.'
+
+def test_manifest_of_another_project(tmp_path):
+    pd.DataFrame(dict(a=[1])).to_parquet(tmp_path/'studies.parquet')
+    with pytest.raises(CXRError, match='no manifest of this project'): load_manifest(tmp_path)
+    with pytest.raises(CXRError, match='no column split'): audit_splits(pd.DataFrame(dict(study_id=['a'], findings=['x'], impression=['y'])))
+    with pytest.raises(CXRError, match='add up to 1'): split_patients(pd.DataFrame(dict(study_id=['a'])), ratios=(.5, .6, .7))
+
+def test_many_alike_rejects_are_one_line():
+    bad = Rejects()
+    for i in range(9): bad.add(i, f"'{i}.png' is empty (0 bytes): fetch it again."); bad.add(i, f'X-ray file missing: {i}.png')
+    assert bad.summary() == '18 left out: 9 x is empty (0 bytes); 9 x X-ray file missing'
+
+def test_name_longer_than_the_system_takes(tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: main(['--path', 'a'*5000, '--run', str(tmp_path)])
+    assert e.value.code == 2 and 'cannot be used' in capsys.readouterr().err

@@ -393,3 +393,67 @@ def test_no_name_leaves_its_folder(name, ):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 300), st.integers(1, 3), st.integers(1, 20))
 def test_jobs_come_back_in_order(n, workers, batch): assert list(map_jobs(abs, range(-n, 0), 1 if n < 8*batch else workers, batch)) == list(range(n, 0, -1))
+
+# ---- half a character, links, workbooks, and X-rays that are partly there
+
+def test_half_a_character_stops_nothing(tmp_path):
+    "JSON can hold half of a surrogate pair, in a text and in a file name"
+    from cxr_llava.data import DataConfig, build_dataset
+    from cxr_llava.stages import read_jsonl
+    course(tmp_path/'c', with_json=False)
+    for i in range(1, 4): save_jpeg(phantom_xray(i, size=64), tmp_path/f'c/Main{"2" if i > 2 else ""}/p{i}/i{i}.jpg')
+    (tmp_path/'c/train.json').write_text(json.dumps([dict(image=f'Main/p{i}/i{i}.jpg', conversations=talk(f'FINDINGS: Clear \ud83d {i}. IMPRESSION: Normal.')) for i in (1, 2)] +
+        [dict(image='../\udce9/p3/i3.jpg', conversations=talk('FINDINGS: a.'))]))
+    df = build_dataset(DataConfig(source='course', path=str(tmp_path/'c'), run=str(tmp_path/'r'), size=64, workers=1))
+    assert len(df) == 2 and '\udce9' in read_jsonl(tmp_path/'r/rejects.jsonl')[0][0]['reason']
+
+def test_folder_whose_name_is_not_utf8(tmp_path):
+    from cxr_llava.data import DataConfig, build_dataset
+    d = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9'))
+    try: table(d)
+    except OSError: pytest.skip('this file system takes UTF-8 names only')
+    assert len(build_dataset(DataConfig(source='table', path=str(d/'metadata.csv'), run=str(tmp_path/'r'), size=64, workers=1))) == 3
+
+def test_xray_names_without_suffix_in_other_accents_and_behind_links(tmp_path):
+    for n in ('plain', 'u\u0308ber'): save_jpeg(XRAY, tmp_path/f'elsewhere/{n}.jpg')
+    (tmp_path/'d').mkdir(); (tmp_path/'d/xrays').symlink_to(tmp_path/'elsewhere'); (tmp_path/'elsewhere/loop').symlink_to(tmp_path/'d')
+    f = Files(tmp_path/'d')
+    assert [f.find(n)[0] and f.find(n)[0].name for n in ('plain', 'plain.jpg', '\u00fcber.jpg', 'xrays/\u00fcber', 'other/plain', 'plai')] == ['plain.jpg', 'plain.jpg'] + ['u\u0308ber.jpg']*2 + ['plain.jpg', None]
+
+@pytest.mark.parametrize('spoil', [lambda p: p.mkdir(), lambda p: p.symlink_to(p.parent/'nowhere')])
+def test_xml_that_cannot_be_read_is_counted(spoil, tmp_path):
+    openi_xml(tmp_path/'x')
+    spoil(tmp_path/'x/ecgen-radiology/9.xml')
+    good, bad = read('openi_xml', tmp_path/'x')
+    assert len(good) == 3 and [(o['where'], o['reason'][:14]) for o in bad] == [('9.xml', 'cannot be read')]
+
+def test_damaged_archive_of_mimic_reports(mimic):
+    n = len(read('mimic', mimic)[0])
+    report = next(mimic.glob('files/p*/p*/s*.txt'))
+    name, text = report.relative_to(mimic).as_posix(), report.read_text()
+    report.unlink()
+    z = mimic/'mimic-cxr-reports.zip'
+    with zipfile.ZipFile(z, 'w', zipfile.ZIP_DEFLATED) as f: f.writestr(name, text*20)
+    at = 30 + len(name)
+    z.write_bytes(z.read_bytes()[:at] + b'\xff'*20 + z.read_bytes()[at+20:])
+    good, bad = read('mimic', mimic)
+    assert len(good) == n - 1 and any('report file missing or damaged' == o['reason'] for o in bad)
+    z.write_bytes(b'PK\3\4 no archive')
+    with pytest.raises(CXRError, match='mimic-cxr-reports.zip is cut off or damaged'): read('mimic', mimic)
+
+def test_infinite_label_is_counted(mimic):
+    edit(mimic/'mimic-cxr-2.0.0-chexpert.csv', lambda s: s + '1,2' + ',inf'*14 + '\n')
+    assert any('not a number' in o['reason'] for o in read('mimic', mimic)[1])
+
+def test_lost_xrays_of_a_kept_study_are_named(tmp_path):
+    from cxr_llava.data import DataConfig, build_dataset
+    from cxr_llava.stages import read_json, read_jsonl
+    for n in 'abcd': save_jpeg(phantom_xray(ord(n), size=64), tmp_path/f'{n}.jpg')
+    (tmp_path/'b.jpg').write_bytes(b'\xff\xd8\xff')
+    rows = [dict(study_id='1', image=['a.jpg', 'gone.jpg'], view=['PA', 'LATERAL']), dict(study_id='2', image=['b.jpg', 'c.jpg'], view=['PA', 'PA']), dict(study_id='3', image=['gone.jpg', 'd.jpg'], view=['PA', 'LATERAL'])]
+    (tmp_path/'t.jsonl').write_text('\n'.join(json.dumps(o | dict(findings='Clear.', impression='Normal.')) for o in rows))
+    df = build_dataset(DataConfig(source='table', path=str(tmp_path/'t.jsonl'), run=str(tmp_path/'r'), views='frontal', size=64, workers=1))
+    lost = {s: f['xrays_left_out'] for s,f in zip(df.study_id, df['flags'])}
+    assert lost['1'] == ['X-ray file missing: gone.jpg'] and len(lost['2']) == 1 and "'b.jpg'" in lost['2'][0]
+    assert read_json(tmp_path/'r/audit.json')['stats']['xrays_left_out'] == 2
+    assert [o['reason'] for o in read_jsonl(tmp_path/'r/rejects.jsonl')[0]] == ['no frontal X-ray (lateral only); X-ray file missing: gone.jpg']
