@@ -40,6 +40,13 @@ def test_source_links_point_at_the_definition(site):
 def test_story_pages_open_in_kaggle(site):
     for p in (ROOT/'nbs').glob('[0-4]0_*.ipynb'): assert 'kaggle.com/kernels/welcome?src=' in (site/f'{docs.page_name(p.stem)}.html').read_text()
 
+def test_words_and_commands_are_linked(site):
+    html, home = (site/'when.html').read_text(), (site/'index.html').read_text()
+    assert html.count('<a class="term" href="glossary.html#term-nf4">NF4</a>') == 1 and 'id="term-nf4"' in (site/'glossary.html').read_text()
+    assert '<a class="api" href="push.html"><code>cxr_kaggle build --wheels</code></a>' in html
+    assert 'class="term"' in home and '_all_' not in re.sub('<[^>]+>', '', (site/'eval.html').read_text())
+    assert docs.glossed('# LoRA\n`LoRA` [LoRA](x) <p>LoRA</p> loras, LoRA', {'lora': 'g#l'}, set()) == '# LoRA\n`LoRA` [LoRA](x) <p>LoRA</p> <a class="term" href="g#l">loras</a>, LoRA'
+
 def test_broken_link_is_found(site, tmp_path):
     shutil.copytree(site, tmp_path/'s')
     p = tmp_path/'s/glossary.html'
@@ -108,4 +115,12 @@ def test_dark_mode(browser, server):
     page, *_ = opened(browser, f'{server}/index.html', 1280, dark=True)
     rgb = page.evaluate('getComputedStyle(document.body).backgroundColor')
     assert sum(map(int, re.findall(r'\d+', rgb)[:3])) < 150, rgb
+    page.close()
+    page, *_ = opened(browser, f'{server}/film.html', 1280, dark=True)
+    assert set(page.locator('.cxr-film img').evaluate_all('o => o.map(e => getComputedStyle(e).backgroundColor)')) == {'rgba(0, 0, 0, 0)'} # no bars beside an X-ray that is not square
+    page.close()
+
+def test_notice_fits_a_phone(browser, server):
+    page, *_ = opened(browser, f'{server}/index.html', 390)
+    assert page.locator('.announcement').evaluate('e => e.scrollWidth - e.clientWidth') <= 0
     page.close()

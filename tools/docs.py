@@ -8,7 +8,7 @@ import argparse, ast, configparser, html, json, re, shutil, subprocess, sys, tem
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from readme import head_of, notebook_table, text_of
+from readme import notebook_table, text_of
 from results import results_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +30,8 @@ myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist', 'attrs_inline'
 myst_heading_anchors = 4
 suppress_warnings = ['myst.header'] # headings inside a saved report start where they like
 html_theme = 'furo'
+pygments_dark_style = 'github-dark'
+smartquotes_action = 'qe' # two dashes stay two dashes: they belong to commands
 html_static_path = ['_static']
 html_css_files = ['site.css']
 html_copy_source = html_show_sourcelink = False
@@ -54,16 +56,21 @@ def setup(app):
 
 CSS = '''
 :root { --content-width: 52em; }
-body { --font-stack: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; --font-stack--monospace: ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace; }
+body { --font-stack: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; --font-stack--monospace: ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace;
+  --mystnb-source-border-color: var(--color-background-border); --mystnb-source-margin-color: #2e7d4f; }
 .subtitle { font-size: 1.15em; color: var(--color-foreground-secondary); margin-top: -.4em; }
 .links { font-size: .9em; margin-bottom: 1.6em; }
 .links a { display: inline-block; padding: .15em .7em; margin: 0 .4em .4em 0; border: 1px solid var(--color-background-border); border-radius: 1em; text-decoration: none; }
 .cell { margin: 1em 0; }
-.cell_output img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+.cell_output img { max-width: 100%; height: auto; border-radius: 4px; }
 .cell_output div.text_html, .cell_output .output.text_html { overflow-x: auto; }
 .cell_output table, article table { font-size: .9em; }
 article pre, .cell_output pre { font-size: .82em; }
 .table-wrapper { overflow-x: auto; }
+.table-wrapper td, .table-wrapper th, .cell_output td, .cell_output th { overflow-wrap: normal; }
+.highlight-sh pre, .output.stream pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.announcement { height: auto; min-height: 0; }
+.announcement-content { white-space: normal; font-size: .9em; }
 article dl.py > dd { margin-left: 0; }
 article dl.py div.highlight pre { white-space: pre-wrap; padding-left: 1em; }
 article dl.py .headerlink { visibility: hidden; }
@@ -76,6 +83,7 @@ dl.py > dt { font-size: .95em; }
 dl.py div.highlight { margin: .4em 0; }
 .src { float: right; font-size: .8em; }
 a.api { text-decoration: none; }
+a.term { color: inherit; text-decoration: underline dotted var(--color-foreground-muted); text-underline-offset: .2em; }
 math[display=block] { margin: 1em 0; overflow-x: auto; }
 @media (max-width: 46em) { article { overflow-wrap: anywhere; } }
 '''
@@ -115,7 +123,11 @@ def symbols():
             for bare in {name, name.split('.')[-1]}: seen.setdefault(bare, []).append(where)
         res[f'cxr_llava.{p.stem}'] = f'{p.stem}.html'
     res |= {p.stem: f'{page_name(p.stem)}.html' for p in notebooks()}
-    return res | {k: v[0] for k,v in seen.items() if len(set(v)) == 1 and k not in res}
+    res |= {k: v[0] for k,v in seen.items() if len(set(v)) == 1 and k not in res}
+    for o in settings()['console_scripts'].split(): # commands, by the page of their `main`
+        name, at = o.split('=')
+        res[name] = f'{at.split(":")[0].removeprefix("cxr_llava.")}.html'
+    return res
 
 def lines_of(module):
     "Name -> (first, last) line in the exported module"
@@ -125,11 +137,32 @@ def lines_of(module):
 def linked(md, names, here):
     "Names in backticks become links, outside code blocks and existing links"
     def one(m):
-        to = names.get(m[1].removesuffix('()'))
+        to = names.get(m[1].removesuffix('()')) or m[1].startswith('cxr_') and names.get(m[1].split()[0])
         if not to or to == f'{here}.html': return m[0]
         return f'<a class="api" href="{to}"><code>{html.escape(m[1])}</code></a>'
     parts = re.split(r'(```.*?```|~~~.*?~~~|\[[^\]]*\]\([^)]*\))', md, flags=re.S)
-    return ''.join(o if i % 2 else re.sub(r'(?<!`)`([\w.]+(?:\(\))?)`(?!`)', one, o) for i,o in enumerate(parts))
+    return ''.join(o if i % 2 else re.sub(r'(?<!`)`([\w.]+(?:\(\))?|cxr_\w+ [^`\n]+)`(?!`)', one, o) for i,o in enumerate(parts))
+
+EVERYDAY = {'split', 'study', 'token', 'view', 'window', 'x-ray'} # of the glossary, but mostly used as anybody would: never linked
+
+def terms():
+    "Words of the glossary -> page#anchor; `frontal, lateral` are two words with one entry"
+    heads = re.findall(r'^(\S.*)\n(?=: )', (ROOT/'nbs/pages/glossary.md').read_text('utf-8'), re.M)
+    return {w.lower(): f'glossary.html#{anchor(h)}' for h in heads for w in h.split(', ') if w.lower() not in EVERYDAY}
+
+def anchor(head): return 'term-' + re.sub(r'\W+', '-', head.lower()).strip('-')
+
+_NOT_PROSE = r'```.*?```|~~~.*?~~~|^#.*?$|^:::.*?$|`[^`]*`|!?\[[^\]]*\]\([^)]*\)|<(?P<tag>a|p|span)\b.*?</(?P=tag)>|<[^>]+>|\$[^$]*\$'
+
+def glossed(md, words, seen):
+    "The first use of each word of the glossary on a page becomes a link; `seen` holds those already linked"
+    def one(m):
+        word = (m['word'] or '').lower()
+        if not word or words[word] in seen: return m[0]
+        seen.add(words[word])
+        return f'<a class="term" href="{words[word]}">{m[0]}</a>'
+    longest = '|'.join(map(re.escape, sorted(words, key=len, reverse=True)))
+    return re.sub(rf'{_NOT_PROSE}|\b(?P<word>{longest})s?\b', one, md, flags=re.S | re.M | re.I)
 
 def tidied(md, stems):
     "Quarto callouts to MyST, links between notebooks to links between pages"
@@ -196,11 +229,11 @@ def shown(out):
     if re.fullmatch(r'<(Figure|IPython|PIL)[^\n]*>', text_of(data.get('text/plain'))): data.pop('text/plain')
     return {**out, 'data': data} if data else None
 
-def page(path, names, stems, ini):
+def page(path, names, stems, ini, words):
     "The notebook as MyST-NB shall read it"
     nb = json.loads(path.read_text('utf-8'))
     module = next((m[1] for c in nb['cells'] for m in [re.match(r'#\|\s*default_exp\s+(\w+)', text_of(c['source']))] if m), '')
-    where, done, cells = lines_of(module), set(), []
+    where, done, cells, seen = lines_of(module), set(), [], set()
     def md(s):
         if s.strip(): cells.append(dict(cell_type='markdown', metadata={}, source=s))
     for i,c in enumerate(nb['cells']):
@@ -210,11 +243,11 @@ def page(path, names, stems, ini):
         if c['cell_type'] == 'markdown':
             s = tidied(src, stems)
             if not i: s = re.sub(r'\n> (.*)', lambda m: f'\n\n<p class="subtitle">{html.escape(m[1])}</p>\n\n' + links(path, module, ini), s, count=1)
-            md(linked(s, names, page_name(path.stem)))
+            md(linked(glossed(s, words, seen), names, page_name(path.stem)))
             continue
         if c['cell_type'] != 'code' or flags & {'hide', 'default_exp'} or not code.strip(): continue
         exported, body = bool(flags & {'export', 'exports'}), parsed(code)
-        if exported and (code.startswith('_all_') or all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in body)): continue
+        if exported and (re.match(r'(#.*\n)*_all_ =', code) or all(isinstance(o, (ast.Import, ast.ImportFrom)) for o in body)): continue
         if exported: md('\n'.join(api(code, module, where, ini, names, done)))
         folded = exported and any(isinstance(o, (ast.FunctionDef, ast.ClassDef)) for o in body) # tables of words stay open
         outs = [o for o in map(shown, c.get('outputs', [])) if o]
@@ -229,20 +262,21 @@ def links(path, module, ini):
     if module: res += f'<a href="{ini["git_url"]}/blob/{ini["branch"]}/cxr_llava/{module}.py">Module <code>cxr_llava.{module}</code></a>'
     return f'<p class="links">{res}</p>'
 
-def contents(nbs, pages):
-    "Hidden tables of contents: a group for each decade, its story notebook first, then the pages without code"
+def toctree(names, caption=''):
+    "A hidden table of contents, which makes the sidebar"
+    return '```{toctree}\n:hidden:\n' + f':caption: {caption}\n'*bool(caption) + '\n' + '\n'.join(names) + '\n```\n'
+
+def chapters(nbs):
+    "Story notebook -> its chapters, by decade"
     groups = {}
     for p in nbs:
-        if p.stem != 'index': groups.setdefault(p.stem[0], []).append(p)
-    res = ''
-    for g in groups.values():
-        res += f'```{{toctree}}\n:hidden:\n:caption: {head_of(g[0])[0]}\n\n' + '\n'.join(page_name(p.stem) for p in g) + '\n```\n\n'
-    return res + '```{toctree}\n:hidden:\n:caption: Guide\n\n' + '\n'.join(pages) + '\n```\n'
+        if p.stem != 'index': groups.setdefault(p.stem[0], []).append(page_name(p.stem))
+    return {g[0]: g[1:] for g in groups.values()}
 
 def write_source(src):
     "Everything Sphinx reads"
-    ini, names, nbs = settings(), symbols(), notebooks()
-    stems = {p.stem for p in nbs}
+    ini, names, nbs, words = settings(), symbols(), notebooks(), terms()
+    stems, inside = {p.stem for p in nbs}, chapters(nbs)
     (src/'_static').mkdir(parents=True)
     (src/'_static/site.css').write_text(CSS)
     (src/'_static/favicon.svg').write_text(ICON)
@@ -250,15 +284,18 @@ def write_source(src):
     if (ROOT/'nbs/images').exists(): shutil.copytree(ROOT/'nbs/images', src/'images')
     pages = [o for o in PAGES if (ROOT/f'nbs/pages/{o}.md').exists()]
     for p in nbs:
-        nb = page(p, names, stems, ini)
+        nb = page(p, names, stems, ini, words)
         if p.stem == 'index':
             table = tidied(notebook_table(ROOT, chapters=True).replace('](nbs/', ']('), stems)
             for c in nb['cells']: c['source'] = text_of(c['source']).replace('<!-- notebooks -->', table)
-            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=contents(nbs, pages)))
+            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=toctree(inside, 'Stages, with their chapters') + toctree(pages, 'Guide')))
+        elif inside.get(page_name(p.stem)): nb['cells'].append(dict(cell_type='markdown', metadata={}, source=toctree(inside[page_name(p.stem)])))
         (src/f'{page_name(p.stem)}.ipynb').write_text(json.dumps(nb), 'utf-8')
     for o in pages:
         md = (ROOT/f'nbs/pages/{o}.md').read_text('utf-8')
         if '<!-- results -->' in md: md = md.replace('<!-- results -->', results_page(ROOT))
+        if o == 'glossary': md = re.sub(r'^(\S.*)\n(?=: )', lambda m: f'<span id="{anchor(m[1])}"></span>{m[0]}', md, flags=re.M)
+        elif o != 'results': md = glossed(md, words, set())
         (src/f'{o}.md').write_text(linked(tidied(md, stems), names, o), 'utf-8')
 
 # ---- links
