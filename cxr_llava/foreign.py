@@ -7,7 +7,7 @@ __all__ = ['NAMES', 'read_records', 'pick_names', 'as_text', 'as_id', 'read_text
            'names_of', 'same_references']
 
 # %% ../nbs/36a_foreign.ipynb #d4662946
-import csv, io, json, math
+import csv, gzip, io, json, math, re, zlib
 from collections import Counter
 from pathlib import Path
 from .stages import CXRError, hash_json, read_json, say
@@ -16,11 +16,14 @@ from .prompts import format_answer
 # %% ../nbs/36a_foreign.ipynb #60c5fe6d
 def _text_of(path):
     "Text of a file, or a sentence"
-    try: text = Path(path).read_bytes().decode('utf-8-sig')
+    try:
+        data = Path(path).read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b'\x1f\x8b' else data).decode('utf-8-sig')
     except FileNotFoundError: raise CXRError(f'{path} does not exist: check the name.') from None
     except IsADirectoryError: raise CXRError(f'{path} is a folder: name the file inside it.') from None
     except UnicodeDecodeError as e:
         raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): give JSON, JSON lines or CSV, saved as UTF-8.') from None
+    except (EOFError, zlib.error): raise CXRError(f'{path} is packed by gzip and cut or damaged: copy it again.') from None
     except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
     if not text.strip(): raise CXRError(f'{path} is empty: nothing to score.')
     return text
@@ -54,13 +57,26 @@ def _json_rows(obj, path):
     if isinstance(obj, dict) and isinstance(obj.get('test'), list):
         say(f'{path}: the {len(obj["test"])} records of its split "test" are used')
         obj = obj['test']
-    if isinstance(obj, dict) and {k.lower() for k in obj} & {'id', 'text', 'report', 'prediction', 'pred'}: obj = [obj] # one line of JSON lines
+    elif isinstance(obj, dict) and len(obj) == 1 and _is_records(*obj.values()):
+        (name, obj), = obj.items()
+        say(f'{path}: the {len(obj)} records under "{name}" are used')
+    if isinstance(obj, dict) and {k.lower() for k in obj} & {'id', 'text', 'report', 'prediction', 'pred'}: obj = _from_columns(obj, path)
     if isinstance(obj, dict): return [(f'{path}, "{k}"', (v if isinstance(v, dict) else dict(text=v)) | dict(id=k)) for k,v in obj.items()]
     if isinstance(obj, list): return [(f'{path}, record {i}', o) for i,o in enumerate(obj, 1)]
     raise CXRError(f'{path} holds neither a list of records nor a dict from id to text: one record per study is needed.')
 
+def _is_records(v): return isinstance(v, list) and v and all(isinstance(o, dict) for o in v)
+
+def _from_columns(obj, path):
+    "Records of a dict of columns, as pandas writes it; any other dict is the only line of JSON lines"
+    cols = [list(v.items()) if isinstance(v, dict) else list(enumerate(v)) if isinstance(v, list) else None for v in obj.values()]
+    if not all(cols) or max(map(len, cols)) < 2: return [obj]
+    rows = [[k for k,_ in c] for c in cols]
+    if any(r != rows[0] for r in rows): raise CXRError(f'{path} holds columns of different lengths or rows: give every study a value in each.')
+    return [dict(zip(obj, vs)) for vs in zip(*([v for _,v in c] for c in cols))]
+
 def read_records(
-    path, # JSON, JSON lines, CSV or TSV
+    path, # JSON, JSON lines, CSV or TSV, plain or packed by gzip
 )->list: # Pairs of where it stands, in words, and a dict
     "Every record of a file, in order. Raises `CXRError` on a broken or empty file"
     text = _text_of(path)
@@ -79,8 +95,10 @@ def read_records(
 NAMES = dict(
     id=('id', 'study_id', 'studyid', 'uid', 'dicom_id', 'image_id', 'image', 'image_path', 'img_id', 'filename', 'file_name', 'file', 'case_id', 'name', 'key'),
     prediction=('prediction', 'predictions', 'predicted', 'pred', 'generated', 'generated_report', 'generation', 'hypothesis', 'hyp', 'candidate',
-        'output', 'response', 'answer', 'model_output', 'res', 'text', 'report', 'caption'),
+        'output', 'response', 'answer', 'model_output', 'model_prediction', 'predicted_report', 'pred_report', 'report_pred', 'prediction_text',
+        'generated_text', 'output_text', 'res', 'text', 'report', 'caption'),
     reference=('reference', 'references', 'ref', 'gt', 'gts', 'ground_truth', 'groundtruth', 'target', 'gold', 'label', 'true_report', 'reference_report',
+        'gt_report', 'ref_report', 'report_gt', 'ground_truth_report', 'original_report', 'reference_text',
         'report', 'text', 'caption'),
     patient=('patient_id', 'patient', 'subject_id'))
 _SHARED = ('text', 'report', 'caption') # may be either side
@@ -110,11 +128,11 @@ def as_text(
 def as_id(
     v, # Value of an id column
 )->str: # The id as text, or `None` where it is none
-    "An id; 7, 7.0 and '7' are the same"
+    "An id; 7, 7.0, '7' and '7.0' are the same"
     if isinstance(v, list) and len(v) == 1: v = v[0]
     if isinstance(v, bool) or not isinstance(v, (str, int, float)): return None
     if isinstance(v, float): v = int(v) if math.isfinite(v) and v == int(v) else v
-    v = str(v).strip()
+    v = re.sub(r'^(\d+)\.0$', r'\1', str(v).strip())
     return v if v and v.lower() != 'nan' else None
 
 def _answer(o):
@@ -212,13 +230,19 @@ def load_pairs(
         raise CXRError(f'{len(bare)} of {len(want)} references are empty (first: "{bare[0]}"): there is nothing to score against; take these studies '
             'out of both files, or leave them out with --intersection.')
     res = {n: _joined({o['id']: o for o in rows}, want, p) for n,(p,rows) in files.items()}
-    return res, {k: o['patient'] for k,o in want.items()}
+    return res, _patients([*want.values()], *(rows for _,rows in files.values()))
+
+def _patients(refs, *files):
+    "Patient of each study, as the references or the first file that knows says"
+    who = {}
+    for o in (o for rows in (refs, *files) for o in rows): who[o['id']] = who.get(o['id']) or o['patient']
+    return {o['id']: who[o['id']] for o in refs}
 
 def names_of(
     paths, # Files
 )->list: # One name each, none twice
     "Systems named after their files"
-    stems = [Path(p).stem for p in paths]
+    stems = [Path(Path(p).name.removesuffix('.gz')).stem for p in paths]
     return [s if stems[:i].count(s) == 0 else f'{s}-{i + 1}' for i,s in enumerate(stems)]
 
 # %% ../nbs/36a_foreign.ipynb #06236781

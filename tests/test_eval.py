@@ -88,6 +88,35 @@ def test_two_systems_are_compared(tmp_path):
     assert set(m['systems']) == {'good', 'bad'} and m['provenance']['references_hash'] and m['systems']['good']['made']['sha256']
     assert m['systems']['good']['sections']['impression']['macro'] == 1 and 'findings and impression (30 of 30)' in m['provenance']['target']
 
+@pytest.mark.parametrize('where', ['references', 'predictions'])
+def test_patients_are_the_unit_wherever_they_are_named(tmp_path, where):
+    "Ten studies of two patients: intervals over patients, also when only the predictions say whose studies these are"
+    p = pairs(10)
+    who = {k: [dict(patient_id=f'P{i//5}') if k == where else {} for i in range(10)] for k in ('references', 'predictions')}
+    refs = write_jsonl(tmp_path/'r.jsonl', [dict(id=o['id'], ref=o['reference']) | w for o,w in zip(p, who['references'])])
+    preds = write_jsonl(tmp_path/'p.jsonl', [dict(id=o['id'], pred=o['prediction']) | w for o,w in zip(p, who['predictions'])])
+    assert set(load_pairs([preds], refs)[1].values()) == {'P0', 'P1'}
+    assert score(tmp_path, preds, refs)['provenance']['units'] == '2 patients'
+
+def test_packed_files_and_columns_of_pandas(tmp_path):
+    import gzip
+    import pandas as pd
+    p = pd.DataFrame(pairs(6)).rename(columns=dict(prediction='model_prediction', reference='gt_report'))
+    p[['id', 'gt_report']].to_csv(tmp_path/'r.csv.gz', index=False)
+    p[['id', 'model_prediction']].to_json(tmp_path/'columns.json')
+    p[['id', 'model_prediction']].to_json(tmp_path/'lines.jsonl.gz', orient='records', lines=True)
+    (tmp_path/'wrapped.json').write_text(json.dumps(dict(results=p[['id', 'model_prediction']].to_dict('records'))))
+    got, _ = load_pairs([tmp_path/n for n in ('columns.json', 'lines.jsonl.gz', 'wrapped.json')], tmp_path/'r.csv.gz')
+    assert list(got) == ['columns', 'lines', 'wrapped'] and all([o['text'] for o in rows] == list(p.model_prediction) for rows in got.values())
+    cut = gzip.compress(b'id,pred,ref\na,b,c\n')[:-9]
+    (tmp_path/'cut.csv.gz').write_bytes(cut)
+    with pytest.raises(CXRError, match='cut or damaged'): load_pairs([tmp_path/'cut.csv.gz'])
+
+def test_whole_numbers_as_ids_after_pandas_made_them_decimal(tmp_path):
+    rows = [dict(study_id=f'5{i}.0', pred=o['prediction']) for i,o in enumerate(pairs(4))]
+    refs = [dict(study_id=f'5{i}', ref=o['reference']) for i,o in enumerate(pairs(4))]
+    assert len(load_pairs([write_csv(tmp_path/'p.csv', rows)], write_csv(tmp_path/'r.csv', refs))[0]['p']) == 4
+
 # Bad input: one sentence, exit code 2, nothing scored
 
 def test_ids_that_do_not_match(tmp_path):
