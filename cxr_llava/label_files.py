@@ -9,6 +9,7 @@ __all__ = ['LabelConfig', 'label_file', 'main']
 from dataclasses import dataclass
 from pathlib import Path
 from .labels import LABELLER, TARGETS, label_reports
+from .foreign import as_text, read_records
 from .stages import Config, CXRError, read_jsonl, run_cli, say, write_atomic
 
 # %% ../nbs/31a_label_files.ipynb #4a9a9ef3
@@ -19,18 +20,21 @@ class LabelConfig(Config):
     id_col:str = '' # Column or key copied beside the labels; '' looks for id, study_id, uid
     out:str = '' # File to write; '' is FILE.labels.csv beside FILE
 
+def _plain(name): return str(name).strip().lower().replace(' ', '_').replace('-', '_')
+
 def _pick(cols, wanted, path, what):
-    "The column called `wanted`, or a sentence with the columns there are"
-    if wanted in cols: return wanted
+    "The column called `wanted` in whatever case, or a sentence with the columns there are"
+    for c in cols:
+        if _plain(c)==_plain(wanted): return c
     raise CXRError(f'{Path(path).name} has no column {wanted!r} for the {what}: it has {", ".join(map(str, cols))}.')
 
 def _texts(df, col, path):
     "The report of every row"
     if col: return df[_pick(df.columns, col, path, 'report')]
-    low = {str(c).lower().strip(): c for c in df.columns}
+    low = {_plain(c): c for c in df.columns}
     parts = [low[c] for c in ('findings', 'impression') if c in low]
     if parts: return df[parts].fillna('').astype(str).agg('\n\n'.join, axis=1)
-    for c in ('report', 'text', 'reports', 'report impression', 'prediction'):
+    for c in ('report', 'text', 'reports', 'report_impression', 'prediction', 'generated_report'):
         if c in low: return df[low[c]]
     if len(df.columns)==1: return df.iloc[:, 0]
     raise CXRError(f'Which column of {Path(path).name} holds reports? Give --text_col of {", ".join(map(str, df))}.')
@@ -45,14 +49,13 @@ def _read_table(path):
         bad += [{'where': path.name, 'reason': 'a line is not a JSON object'} for r in rows if not isinstance(r, dict)]
         if bad: raise CXRError(f'{bad[0]["where"]}: {bad[0]["reason"]}; mend or remove it ({len(bad)} bad in all).')
         return pd.DataFrame(rows)
-    sep = {'.csv': ',', '.tsv': '\t'}.get(path.suffix.lower())
-    if not sep: raise CXRError(f'{path.name} is neither .csv, .tsv nor .jsonl: convert it first.')
-    try: return pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as e: raise CXRError(f'Cannot read {path}: {str(e).splitlines()[0]}.') from e
+    if Path(path.name.lower().removesuffix('.gz')).suffix not in ('.csv', '.tsv', '.json', '.jsonl', '.ndjson'):
+        raise CXRError(f'{path} is neither .csv, .tsv, .json nor .jsonl: convert it first.')
+    return pd.DataFrame([o for _,o in read_records(path)])
 
 # %% ../nbs/31a_label_files.ipynb #a15eacfb
 def label_file(
-    path, # CSV, TSV or JSON lines file with one report per row
+    path, # CSV, TSV, JSON or JSON lines file with one report per row
     cfg:LabelConfig=None, # Which columns, and where to write
 )->Path: # The file written
     "Label every report of a file; rows keep their order. Raises `CXRError` when file or column is missing"
@@ -60,11 +63,11 @@ def label_file(
     df = _read_table(path)
     if not len(df): raise CXRError(f'{path} holds no reports: give a file with one report per row.')
     texts = _texts(df, cfg.text_col, path)
-    labels = label_reports([t if isinstance(t, str) else None for t in texts])
-    key = next((c for c in ('id', 'study_id', 'uid') if c in df.columns), None)
+    labels = label_reports([as_text(t) for t in texts])
+    key = next((c for k in ('id', 'study_id', 'uid') for c in df.columns if _plain(c)==k), None)
     if cfg.id_col: key = _pick(df.columns, cfg.id_col, path, 'id')
     labels.insert(0, key or 'row', list(df[key]) if key else range(1, len(df)+1))
-    out = Path(cfg.out) if cfg.out else path.with_name(path.stem+'.labels.csv')
+    out = Path(cfg.out) if cfg.out else path.with_name(Path(path.name.removesuffix('.gz')).stem+'.labels.csv')
     write_atomic(out, labels.to_csv(index=False))
     seen = ', '.join(f'{t} {int((labels[t]==1).sum())}' for t in TARGETS)
     say(f'{len(df)} reports labelled by {LABELLER}; present: {seen}\nwrote {out}')
@@ -75,5 +78,5 @@ def main(
     argv:list=None, # Command-line arguments
 ):
     "Command `cxr_label FILE.csv|.jsonl`"
-    def extra(p): p.add_argument('file', metavar='FILE', help='.csv, .tsv or .jsonl with one report per row')
+    def extra(p): p.add_argument('file', metavar='FILE', help='.csv, .tsv, .json or .jsonl with one report per row')
     return run_cli(LabelConfig, lambda cfg,args: label_file(args.file, cfg), argv, 'cxr_label', extra)

@@ -1,5 +1,5 @@
 "The labeller on sentences written for it, on noise, and as a command"
-import itertools, random, subprocess, sys
+import gzip, itertools, random, subprocess, sys
 from pathlib import Path
 import pytest
 from cxr_llava.label_files import main
@@ -78,6 +78,17 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     assert e.value.code == 2 and 'r.jsonl:2' in capsys.readouterr().err and not (tmp_path/'r.labels.csv').exists()
     p.write_text('{"id": "a", "text": "Small effusion."}\n')
     assert main([str(p)]) == 0 and (tmp_path/'r.labels.csv').read_text().splitlines()[1].startswith('a,')
+
+def test_tables_of_others(tmp_path, capsys):
+    "Any case, other separators, gzip; commas without quotes are a fault, and never another column"
+    for name,text in {'a.csv': 'Study ID;Report\n7;"Small effusion; no edema."\n', 'b.csv.gz': 'uid,TEXT\n7,Small effusion. No edema.\n', 'c.json': '{"7": "Small effusion. No edema."}'}.items():
+        (tmp_path/name).write_bytes(gzip.compress(text.encode()) if name.endswith('gz') else text.encode())
+        assert main([str(tmp_path/name)]) == 0
+        row = (tmp_path/f'{name[0]}.labels.csv').read_text().splitlines()[1].split(',')
+        assert row[0] == '7' and row[1 + OBSERVATIONS.index('Edema')] == '0' and row[1 + OBSERVATIONS.index('Pleural Effusion')] == '1', name
+    (tmp_path/'d.csv').write_text('id,report\n1,No edema, small effusion.\n2,No edema, or effusion.\n')
+    with pytest.raises(SystemExit) as e: main([str(tmp_path/'d.csv')])
+    assert e.value.code == 2 and '3 fields' in capsys.readouterr().err and not (tmp_path/'d.labels.csv').exists()
 
 def test_scoring_tool_wants_the_right_folder(tmp_path):
     "A folder that exists but holds no archives of reports is one sentence, not a table of nothing"
