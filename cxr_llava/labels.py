@@ -161,8 +161,9 @@ def _close(self):
 _FRONTS = {'although', 'though', 'while', 'whereas', 'despite', 'except', 'besides', 'since'}
 
 def _break(self, k, value, i, j):
-    "Ends every reach; but *Heart: normal* and *Effusion: none* go on, and *Although no A, B* ends at its comma"
+    "Ends every reach; but *Heart: normal*, *Effusion: none* and *heart is smaller but still enlarged* go on, and *Although no A, B* ends at its comma"
     fronts, kept = self.words[i] in _FRONTS and not self.segment, None
+    if self.words[i] in ('but', 'yet', 'however') and [x[0] for x in self.items[k+1:k+2]] in (['verb'], ['state']): kept = self.waiting, [], []
     if self.words[i]==':' and k: kept = self.waiting if any(s[3]==i for s in self.waiting) else [], self._chain(i)[::-1], self.links
     self._close()
     self.fronted = fronts

@@ -154,7 +154,7 @@ NOTHING = '''
     in line; , none on|in|at the? left|right; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
     bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant; without and with;
     renal|kidney|respiratory|ventilatory|hepatic|liver|organ failure; failure of|to; fracture fixation;
-    should|must|may|to is removed; support the diagnosis; pulled back; is pulled back; has is pulled back; not only; not yet? resolved|improved;
+    should|must|may|to is removed; support the diagnosis; pulled back; is pulled back; has is pulled back; not only; no more than; not yet? resolved|improved;
     has not yet? resolved|improved; not seen on|in the? prior|previous|earlier|old;
     prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis;
     granulomatous|tuberculosis|tuberculous|histoplasmosis infection;
@@ -190,7 +190,7 @@ None: '''
 STATES = {
 'normal': '''
     normal; unremarkable; within normal? limit; within the normal? limit; normal limit|size|range; limit of normal;
-    nonenlarged; upper|top|high limit|range normal; upper|top|high range of the? normal;
+    nonenlarged; upper|top|high limit; upper|top|high limit|range normal; upper|top|high range of the? normal;
     upper|top|high limit of the? normal; upper|top|high normal; top normal limit; within upper limit of normal;
     non enlarged; maintained; satisfactory; acceptable; not remarkable; sharp; clear; preserved; intact; average;
     of normal size; is|remain free''',
@@ -216,7 +216,7 @@ CUES = {
 'denied': '''
     not|never seen; not is seen; no longer seen; no longer is seen; has resolved; resolved; absent; has is resolved;
     is resolved; is|has ruled out; has is ruled out; is|has excluded; has is excluded; has is removed; is removed;
-    removed; is? unlikely; highly|very unlikely; resolution; not suspected; not likely; not is suspected; is absent; none; cannot|not is? seen; is|has pulled|discontinued; has is pulled|discontinued;
+    removed; is? unlikely; highly|very unlikely; resolution; not suspected; has not recurred|reaccumulated|reappeared|returned; not likely; not is suspected; is absent; none; cannot|not is? seen; is|has pulled|discontinued; has is pulled|discontinued;
     discontinued''',
 'doubt': '''
     may; may represent; suspicious; suspicious for|of; concerning; concerning for|of|about; worrisome; worrisome for;
@@ -257,7 +257,7 @@ CUES |= {
 'verb': 'is; appear; remain; has; show; shows; demonstrates; reveals; contains',
 'there': '''
     small; mild; moderate; persistent; improved; worsened; a; there; this; these; chronic; scattered; patchy;
-    bibasilar; left; right; the; some; extensive; severe; multiple; diffuse'''}
+    bibasilar; left; right; the; some; only; just; merely; extensive; severe; multiple; diffuse'''}
 
 PUNCTUATION = {',':'comma', '(':'comma', ')':'comma', ';':'break', ':':'break', '?':'doubt', '(?)':'doubt'}
 
