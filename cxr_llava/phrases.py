@@ -33,7 +33,7 @@ differentiate: differentiat | distinguish: distinguish | tracheostomy: tracheost
 SYNONYMS = '''not: isn't aren't wasn't weren't doesn't don't hasn't haven't didn't | cannot: can't couldn't | without: w/o withou
 pneumonia: pneumonic pneumonias bronchopneumonia pna | consolidation: consol consols | atelectasis: atx atel
 effusion: eff effs | infiltrate: infil infils | fracture: fxs fx's | opacity: opac ggo ggos | infection: infections superinfection | rib: ribs | line: lines
-nodular: micronodular | nodule: micronodule micronodules | cardiomediastinum: cardiomediastinal
+nodular: nodular micronodular | nodule: micronodule micronodules | cardiomediastinum: cardiomediastinal
 silhouette: sil silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs v | or: / and/or
 is: are was were be been being | appear: appears appeared seem seems | remain: remains remained remaining
 has: have had having | resolved: resolve resolves cleared clears disappeared gone vanished | suspected: suspect suspects
