@@ -6,7 +6,8 @@
 __all__ = ['BASES', 'LORA_TARGETS', 'DISCLAIMER', 'PRECISIONS', 'has_gpu', 'default_base', 'tiny_dir', 'tiny_adapter',
            'split_revision', 'is_hub_id', 'base_name', 'attached_base', 'pinned', 'fetch', 'check_safetensors',
            'check_no_code', 'check_shards', 'check_base', 'base_hash', 'processor_hash', 'base_folder',
-           'choose_precision', 'compute_dtype', 'quantisation', 'load_processor', 'quiet', 'check_finite', 'load_base']
+           'choose_precision', 'compute_dtype', 'quantisation', 'load_processor', 'quiet', 'check_device',
+           'check_finite', 'load_base']
 
 # %% ../nbs/13_bases.ipynb #7108612c
 import contextlib, json, math, os, re, warnings
@@ -272,11 +273,21 @@ def quiet():
             if bars: tl.enable_progress_bar()
 
 # %% ../nbs/13_bases.ipynb #ec74ee2f
+def check_device(
+    device:str, # 'auto', 'cpu', 'cuda' or 'cuda:1'
+):
+    "There is such a device. Raises `CXRError` otherwise"
+    import torch
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', device): raise CXRError(f'`{device}` is no device: use --device cpu, cuda or cuda:1, or leave it at auto.')
+    if device.startswith('cuda') and not n: raise CXRError('There is no CUDA GPU here: use --device cpu, or leave it at auto.')
+    if ':' in device and int(device[5:]) >= n: raise CXRError(f'There is no {device}, only {n} GPU{"s"*(n > 1)}, counted from cuda:0: choose one of them with --device.')
+
 def _place(device, precision, name):
     "Device, precision and capability as they will be used"
     import torch
+    check_device(device)
     cuda = device.startswith('cuda') or (device == 'auto' and torch.cuda.is_available())
-    if cuda and not torch.cuda.is_available(): raise CXRError('There is no CUDA GPU here: use --device cpu, or leave it at auto.')
     dev = torch.device(device if device not in ('auto', 'cuda') else f'cuda:{int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()}' if cuda else 'cpu')
     cap = torch.cuda.get_device_capability(dev) if cuda else (0, 0)
     mem = torch.cuda.get_device_properties(dev).total_memory/2**30 if cuda else 0.

@@ -208,7 +208,7 @@ def set_up(run):
     if run.rank == 0: shutil.rmtree(run.paths['checkpoints']/'.writing', ignore_errors=True)
     recompute(run.model, every)
     args = trainer_args(cfg, run.paths['checkpoints']/'.writing', run.steps, micro, cfg.effective_batch//run.n//micro, run.precision, run.capability(),
-        2 if run.collate.store.mode == 'files' else 0)
+        2 if run.collate.store.mode == 'files' else 0, run.device)
     stream = Stream(run.rows, run_order(len(run.rows), run.steps*cfg.effective_batch, cfg.seed))
     return make_trainer(run.model, args, stream, run.val, run.collate, clock, as_callback(clock)), clock
 
@@ -347,6 +347,7 @@ def finetune(
     dev, found = local_gpus(cfg.device)
     per, several = cfg.processes or (shares(cfg.effective_batch, found) if cfg.nnodes == 1 else found), world()[1] > 1
     n = world()[1] if several else per*cfg.nnodes
+    if dev.capability > (0, 0) and per > found: raise CXRError(f'--processes {per} is more than the {found} GPUs of this computer: leave it out for one process on each.')
     split_batch(cfg.effective_batch, cfg.batch or 1, n)
     p = run_plan(cfg, dev, max(n, found) if not (cfg.processes or several) else n, read_load(cfg, cfg.data))
     if world()[0] == 0:

@@ -10,7 +10,7 @@ __all__ = ['AGAIN', 'world', 'gpu_count', 'join', 'leave', 'together', 'agree', 
 import contextlib, ctypes, inspect, os, re, signal, subprocess, sys, time
 from collections import deque
 from pathlib import Path
-from .stages import CXRError, say, write_json
+from .stages import CXRError, os_sentence, say, write_json
 
 # %% ../nbs/27_launch.ipynb #b5cf9ab3
 def world()->tuple: # Rank, number of processes
@@ -93,7 +93,9 @@ def command(
     node:int=0, # Which of them this is
     master:str='', # `host:port` of the first
 )->list:
-    "What starts the processes of this computer"
+    "What starts the processes of this computer. Raises `CXRError` when they could not find each other"
+    if nodes > 1 and (not re.fullmatch(r'[\w.-]+(:\d+)?', master) or not 0 <= node < nodes):
+        raise CXRError(f'{nodes} computers need --master HOST:PORT of the first one (not `{master}`), and each a --node_rank from 0 to {nodes - 1} (not {node}).')
     host, _, port = (master or '127.0.0.1:29400').partition(':')
     where = ['--standalone'] if nodes == 1 else ['--nnodes', str(nodes), '--node_rank', str(node), '--master_addr', host, '--master_port', port or '29400']
     return [sys.executable, '-m', 'torch.distributed.run', *where, '--nproc_per_node', str(n), '-m', module, '--config', str(config)]
@@ -173,8 +175,11 @@ def only_one(
     "Hold a folder's lock meanwhile. Raises `CXRError` when another process has it"
     try: import fcntl
     except ImportError: fcntl = None # Windows
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(Path(folder)/'.lock', 'w') as f:
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        lock = open(Path(folder)/'.lock', 'w')
+    except OSError as e: raise CXRError(os_sentence(e, folder)) from None
+    with lock as f:
         end = time.time() + patience
         while fcntl:
             try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); break

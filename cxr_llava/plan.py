@@ -55,8 +55,10 @@ def cpu()->Device:
 def local_gpus(
     device:str='auto', # `auto`, `cpu`, `cuda` or `cuda:1`
 )->tuple: # `Device`, number of them
-    "What this computer trains on"
+    "What this computer trains on. Raises `CXRError` when it has no such device"
     import torch
+    from cxr_llava.bases import check_device
+    check_device(device)
     if device == 'cpu' or not torch.cuda.is_available(): return cpu(), 1
     i, n = (int(device.split(':')[1]), 1) if ':' in device else (0, torch.cuda.device_count())
     p = torch.cuda.get_device_properties(i)
@@ -246,11 +248,13 @@ def guessed_load(
 )->Load:
     "What there is to learn from, by the length of the text. Raises `CXRError` when there is nothing"
     def one(o):
-        turns = [t for t in o.get('conversations', []) if isinstance(t, dict)]
+        turns = [t for t in o['conversations'] if isinstance(t, dict)]
         text = [len(str(t.get('value', '')))/letters for t in turns]
         images = len(o['image']) if isinstance(o.get('image'), list) else 1
         return int(images*s.image_tokens + sum(text) + 12*len(turns)/2 + 1), int(sum(text[1::2]) + 1)
-    got = [(n, a) for n,a in (one(o) for o in records[:limit or None] if isinstance(o, dict)) if n <= max_len]
+    some = [o for o in records[:limit or None] if isinstance(o, dict) and isinstance(o.get('conversations'), list)]
+    got = [(n, a) for n,a in map(one, some) if n <= max_len]
+    if not some: raise CXRError('There is no conversation to learn from: each record needs `image` and `conversations`.')
     if not got: raise CXRError(f'No conversation is short enough for {max_len} tokens: raise --max_len.')
     n, a = zip(*got)
     return Load(len(got), sum(n)/len(n), max(n), sum(a)/len(a), max(a))

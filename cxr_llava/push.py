@@ -45,6 +45,7 @@ class KaggleConfig(Config):
     poll:float = 60. # Seconds between two looks at a running notebook
     limit:int = 0 # Longest run of a notebook in seconds; 0: Kaggle's own limit
     files:str = '' # Pull only files whose name this regular expression finds; all when empty
+    _allowed = dict(hours='(0, inf)', poll='[0, inf)', limit='[0, inf)')
 
 # %% ../nbs/51_push.ipynb #7a03d3dd
 def chosen(

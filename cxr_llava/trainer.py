@@ -100,6 +100,7 @@ def trainer_args(
     precision:str='fp32', # Of the weights
     capability:tuple=None, # Of the GPU; `None` without one
     workers:int=0, # Processes that read X-rays
+    device:str='cuda:0', # Of this process, with a GPU
 ): # `TrainingArguments`
     "The Trainer's settings"
     import torch
@@ -115,7 +116,8 @@ def trainer_args(
         ddp_backend='gloo' if not cuda and world()[1] > 1 else None, dataloader_num_workers=workers, dataloader_pin_memory=cuda and workers > 0)
     known = {f.name for f in fields(TrainingArguments)}
     args = TrainingArguments(**{k: v for k,v in kw.items() if k in known})
-    if not cuda: args._setup_devices = torch.device('cpu') # not `cpu:1`
+    args._setup_devices, args._n_gpu = torch.device(device if cuda else 'cpu'), int(cuda) # not `cpu:1`, nor every GPU it sees
+    if cuda: torch.cuda.set_device(args.device)
     return args
 
 # %% ../nbs/28_trainer.ipynb #46cffc9b
