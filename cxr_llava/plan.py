@@ -248,11 +248,11 @@ def guessed_load(
 )->Load:
     "What there is to learn from, by the length of the text. Raises `CXRError` when there is nothing"
     def one(o):
-        turns = [t for t in o['conversations'] if isinstance(t, dict)]
+        turns = [t for t in o.get('conversations', []) if isinstance(t, dict)]
         text = [len(str(t.get('value', '')))/letters for t in turns]
         images = len(o['image']) if isinstance(o.get('image'), list) else 1
         return int(images*s.image_tokens + sum(text) + 12*len(turns)/2 + 1), int(sum(text[1::2]) + 1)
-    some = [o for o in records[:limit or None] if isinstance(o, dict) and isinstance(o.get('conversations'), list)]
+    some = [o for o in records[:limit or None] if isinstance(o, dict) and isinstance(o.get('conversations', []), list)]
     got = [(n, a) for n,a in map(one, some) if n <= max_len]
     if not some: raise CXRError('There is no conversation to learn from: each record needs `image` and `conversations`.')
     if not got: raise CXRError(f'No conversation is short enough for {max_len} tokens: raise --max_len.')

@@ -62,6 +62,17 @@ def _read_yaml(path):
     if not isinstance(d, dict): raise CXRError(f'{path} is not a list of settings: each line must be `name: value`.')
     return {str(k).replace('-', '_'): v for k,v in d.items()}
 
+# %% ../nbs/05_stages.ipynb #5d1e07ab
+def _check_value(name, v, allowed):
+    "Raise `CXRError` when `v` is not one of the `allowed` words, or outside of the range"
+    if not isinstance(allowed, str):
+        if v in allowed: return
+        raise CXRError(f'`{name}` must be one of {", ".join(allowed)}, not {v!r}: correct it and start again.')
+    low, high = map(float, allowed[1:-1].split(','))
+    if (low <= v if allowed[0] == '[' else low < v) and (v <= high if allowed[-1] == ']' else v < high): return
+    words = f'in {allowed}' if high < float('inf') else f'{"at least" if allowed[0] == "[" else "above"} {low:g}'
+    raise CXRError(f'`{name}` must be {words}, not {v!r}: correct it and start again.')
+
 # %% ../nbs/05_stages.ipynb #f8675731
 _SECRET = ('token', 'secret', 'password')
 
@@ -69,6 +80,7 @@ _SECRET = ('token', 'secret', 'password')
 class Config:
     "Settings of a stage: fields with defaults, from Python, YAML or the command line"
     run:str = '' # Run folder; empty: `run_root`'s choice
+    _allowed = {} # Setting -> range such as `[0, 1)`, or its values
 
     def __new__(cls, *args, **kw):
         self = super().__new__(cls)
@@ -78,6 +90,7 @@ class Config:
         for f in fields(self):
             v = getattr(self, f.name)
             if v is not f.default: setattr(self, f.name, _as_type(f.name, v, f.type, type(self).__name__))
+        for k,allowed in self._allowed.items(): _check_value(k, getattr(self, k), allowed)
 
     @classmethod
     def known(cls)->dict: # Name -> (type, default, help)
@@ -172,7 +185,7 @@ def run_cli(
     except CXRError as e: _stop(f'error: {e}', 2)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS): _stop(f'error: {os_sentence(e, e.filename or "a file")}', 2)
-        if e.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP): raise
+        if e.errno not in (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP): raise
         _stop(f'error: {str(e.filename)[:200]} cannot be used: {e.strerror}.', 2)
     except KeyboardInterrupt: _stop('stopped; files already written are whole, and the same command goes on from them', 130)
     return 0
