@@ -110,7 +110,11 @@ def levels(
     "Which values become black and white"
     lo, hi = float(sample.min()), float(sample.max())
     steps = (1., 255., 1023., 4095., 16383., 65535.) if sample.dtype.kind == 'f' else (255., 1023., 4095., 16383., 65535.)
-    if full is None: full = next((s for s in steps if hi <= s), hi)
+    def depth(v): return next((s for s in steps if v <= s), hi)
+    most = float(np.percentile(sample, 95))
+    if lo >= 0 and most < .1*hi and depth(most) < hi: # what lies far above nearly all others is a marker
+        return levels(sample[sample <= depth(most)])[:2] + (True,)
+    if full is None: full = depth(hi)
     p, q = np.percentile(sample, [.1, 99.9])
     if lo >= 0 and hi <= full and (q - p >= .4*full or hi == lo): return 0., full, False
     return (float(p), float(q), True) if q > p else (lo, hi, True) if hi > lo else (min(lo, 0), max(hi, 1), False)

@@ -246,6 +246,17 @@ def test_dicom_tags(name):
     b = np.asarray(read_xray(TAGS[name]()).image).astype(float)
     assert np.corrcoef(b.ravel(), A.ravel())[0, 1] > .98 and abs(b.mean() - A.mean()) < 25
 
+def test_marker_does_not_turn_the_film_black():
+    "A 12-bit film with a marker of 16 bits, as an array, a PNG and a DICOM file, is as bright as without it"
+    a = (np.asarray(phantom_xray(1)).astype(np.uint16)*15)
+    for share in (.0005, .002, .01, .03):
+        n = int((share*a.size)**.5)
+        marked = a.copy(); marked[:n, :n] = 65535
+        b = io.BytesIO(); Image.fromarray(marked).save(b, 'PNG')
+        for src in (marked, b.getvalue(), dcm(marked)):
+            x = read_xray(src)
+            assert 'brightness range stretched' in x.notes and abs(np.asarray(x.image)[n:].mean() - a[n:].mean()/16) < 20, (share, x.notes)
+
 def test_big_endian():
     import pydicom
     ds = pydicom.dcmread(io.BytesIO(dcm(A16))); ds.PixelData = A16.astype('>u2').tobytes(); ds['PixelData'].VR = 'OW'; ds.file_meta.TransferSyntaxUID = '1.2.840.10008.1.2.2'
