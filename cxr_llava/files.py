@@ -151,7 +151,7 @@ def read_json(
 ): # Its content
     "Read JSON. Raises `CXRError` when the file is missing or broken, with the line"
     try: return json.loads(_text(path))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         at = f'line {e.lineno}, ' if hasattr(e, 'lineno') else ''
         raise CXRError(f'{path} is not valid JSON ({at}{getattr(e, "msg", e)}): mend it, or run the stage that writes it again.') from e
 
@@ -172,7 +172,7 @@ def read_jsonl(
     for i,line in enumerate(_text(path).split('\n'), 1):
         if not line.strip(): continue
         try: rows.append(json.loads(line))
-        except ValueError as e: bad.append(dict(where=f'{Path(path).name}:{i}', reason=f'not valid JSON: {e}'))
+        except (ValueError, RecursionError) as e: bad.append(dict(where=f'{Path(path).name}:{i}', reason=f'not valid JSON: {e}'))
     return rows, bad
 
 # %% ../nbs/05a_files.ipynb #547c29db

@@ -30,7 +30,7 @@ def find_xrays(
 )->list: # Paths as text, each once, folders in the order of their names
     "X-ray files. Raises `CXRError` when there are none"
     res = []
-    for p in map(Path, paths): res += sorted(str(o) for o in p.rglob('*') if _is_xray(o)) if p.is_dir() else [str(p)]
+    for p in map(Path, paths): res += sorted(str(o) for o in p.rglob('*') if _is_xray(o)) if os.path.isdir(p) else [str(p)]
     if not res: raise CXRError(f'There is no X-ray in {", ".join(map(str, paths))}: looked for {", ".join(ENDINGS)} and DICOM.')
     return list(dict.fromkeys(res))
 

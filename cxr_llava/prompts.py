@@ -307,7 +307,7 @@ def _checked_turns(o, n):
     "Turns of record `o` with `n` X-rays in the form of this project, or `CXRError`"
     turns = o.get('conversations')
     if not isinstance(turns, list) or not turns or not all(isinstance(t, dict) for t in turns): raise CXRError('no list of conversations')
-    turns = [(r, v.strip() if isinstance(v, str) else '') for r,v in map(_turn, turns)]
+    turns = [(r, v.encode('utf-8', 'ignore').decode().strip() if isinstance(v, str) else '') for r,v in map(_turn, turns)] # without half characters
     if [r for r,_ in turns] != ['user', 'assistant']*(len(turns)//2) or len(turns) < 2: raise CXRError('turns do not alternate human, gpt')
     if any(not v for _,v in turns): raise CXRError('an empty turn')
     if any(IMAGE in v for _,v in turns[1:]): raise CXRError(f'{IMAGE} after the first question')
@@ -354,7 +354,7 @@ def _locator(root, folder):
     "Function from a path as written to an absolute path as text, or `None`"
     index = ImageIndex(root or folder)
     def locate(p):
-        if not os.path.isabs(p) and '\\' not in p: return str((Path(folder)/p).resolve()) if (Path(folder)/p).is_file() else locate_far(p)
+        if not os.path.isabs(p) and '\\' not in p: return str((Path(folder)/p).resolve()) if os.path.isfile(Path(folder)/p) else locate_far(p)
         return p if os.path.isfile(p) else locate_far(p)
     def locate_far(p):
         hit = index.find(p) if root else None

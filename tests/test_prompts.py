@@ -6,6 +6,7 @@ from PIL import Image
 from cxr_llava.labels import TARGETS, label_report
 from cxr_llava.prompts import (_RUNAWAY, EOS, IMAGE, TASKS, CXRError, PromptConfig, followup_turns, format_answer, make_prompt, neutralise, parse_answer,
     read_conversations, render_chat, report_questions, study_conversation, study_images)
+from cxr_llava.stages import Rejects
 
 line = st.text(st.characters(codec='utf-8', exclude_categories=('Cs',)), max_size=50) | st.sampled_from(['FINDINGS:', 'IMPRESSION:', ' IMPRESSION:', 'Impression: x', '**Findings**', '', '1. Edema.'])
 section = st.lists(line, max_size=8).map('\n'.join)
@@ -118,3 +119,18 @@ def test_manifest_of_a_stranger(tmp_path):
 def test_images_of_a_study():
     assert study_images(dict(images=['l', 'f'], views=['lateral', 'pa']), 'both') == ['f', 'l'] and study_images(dict(images=['l'], views=['lateral']), 'both') == []
     with pytest.raises(CXRError): make_prompt(task='poem')
+
+def test_conversations_with_odd_names_and_texts(tmp_path):
+    "A name longer than the system takes, half a character, and JSON nested without end"
+    Image.new('L', (8, 8)).save(tmp_path/'a.png')
+    talk = [{'from': 'human', 'value': f'{IMAGE}\nx'}, {'from': 'gpt', 'value': 'FINDINGS: Clear lungs.\ud83d'}]
+    (tmp_path/'t.jsonl').write_text('\n'.join([json.dumps(dict(image='a'*5000 + '.png', conversations=talk)), '['*100_000, json.dumps(dict(image='a.png', conversations=talk))]))
+    bad = Rejects()
+    [got] = read_conversations(tmp_path/'t.jsonl', root=tmp_path, rejects=bad)
+    assert 'Clear lungs.' in got['conversations'][1]['value'].encode().decode() and {o['reason'].split(':')[0] for o in bad} == {'X-ray not found', 'not valid JSON'}
+    (tmp_path/'deep.json').write_text('['*100_000)
+    with pytest.raises(CXRError, match='not valid JSON'): read_conversations(tmp_path/'deep.json')
+
+def test_folder_of_xrays_with_a_name_nobody_can_have():
+    from cxr_llava.overnight import find_xrays
+    assert find_xrays(['a'*5000]) == ['a'*5000] # named, so handed on: the reader has the sentence
