@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from .stages import CXRError
 from .images import XRay, read_xray
 from .model import Report
-from .film import film_html, overlaid, reduced, windowed
+from .film import film_html, overlaid, reduced, unpadded, windowed
 from .exports import model_sections, report_record, xray_facts
 from .reports import write_sections
 
@@ -38,6 +38,9 @@ class Case:
     @property
     def text(self): return write_sections(self.findings or None, self.impression or None) # As it stands now
     @property
+    def choices(self): # (words, number) of what an overlay can be shown for
+        return [('No overlay', -1)] + [(o if len(o) < 60 else o[:57] + '...', i) for i,o in enumerate(self.report.sentences if self.report else [])]
+    @property
     def notes(self): # Oddities in words; a lateral beside a frontal is none
         return list(dict.fromkeys(n for i,v in enumerate(self.views) for n in v.notes if not (i and n.startswith(LATERAL))))
 
@@ -62,6 +65,24 @@ def read_study(
     views = [(o if isinstance(o, XRay) else read_xray(o), name) for o,name in zip(srcs, names)]
     views.sort(key=lambda o: any(n.startswith(LATERAL) for n in o[0].notes))
     return Case([v for v,_ in views], [name for _,name in views], reference, indication)
+
+# %% ../nbs/40a_case.ipynb #f612dfe1
+@patch
+def rated(self:Case,
+    model, # `CXRModel`
+    stop=None, # `threading.Event` that ends it
+)->list: # (sentence, words) pairs; `None` when it was stopped
+    "How sure the model is of each sentence"
+    said = model.certainty(self.src, self.report, stop=stop)
+    return None if stop is not None and stop.is_set() else [(o.text, o.words) for o in said]
+
+@patch
+def places(self:Case,
+    model, # `CXRModel`
+    sentence:int, # Number of a sentence of the report
+)->list: # A map for each view, over the X-ray
+    "On which places a sentence rests"
+    return [unpadded(o, v.image.size) for o,v in zip(model.relevance(self.src, self.report, sentence), self.views)]
 
 # %% ../nbs/40a_case.ipynb #ce1d270c
 @patch

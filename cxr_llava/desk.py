@@ -13,7 +13,7 @@ from .images import XRay
 from .evidence import EVIDENCE_CAUTION
 from .panel import (doubts_html, example_study, find_reference, findings_chips, list_folder, log_html, progress_html, so_far, status_html,
     step_into, uploaded)
-from .film import compare_html, film_html, unpadded
+from .film import compare_html, film_html
 from .exports import download_links
 from .case import Case, read_study
 
@@ -200,9 +200,8 @@ def refresh(self:Desk):
 def _sentences(self:Desk):
     "Offer the sentences whose evidence can be shown"
     c = self.case
-    said = c.report.sentences if c and c.report else []
-    self.w.looking.layout.display = '' if said else 'none'
-    options = [('No overlay', -1)] + [(o if len(o) < 60 else o[:57] + '...', i) for i,o in enumerate(said)]
+    options = c.choices if c else [('No overlay', -1)]
+    self.w.looking.layout.display = '' if len(options) > 1 else 'none'
     if list(self.w.evidence.options) != options: self._fill('options', evidence=options)
 
 @patch
@@ -314,26 +313,22 @@ def rate(self:Desk):
     "Let the model say how sure it is of each sentence. Raises `CXRError` before there is a report"
     case = self._need_case()
     if case.report is None: raise CXRError('There is no report yet: press Generate report first.')
-    def make(flag):
-        rated = self.model.certainty(case.src, case.report, stop=flag)
-        return None if flag.is_set() else [(o.text, o.words) for o in rated]
     def keep(rated):
         case.sure = rated
         self.refresh()
         return 'Sentences are rated by how often other drafts agree.'
-    self._work_out(make, keep, 'Writing other drafts, to see where they agree; Stop ends it.')
+    self._work_out(lambda flag: case.rated(self.model, flag), keep, 'Writing other drafts, to see where they agree; Stop ends it.')
 
 @patch
 def show_evidence(self:Desk):
     "Show on which places the chosen sentence rests, computing it when needed"
     case, i = self.case, self.w.evidence.value
     if case is None or i < 0 or i in case.heat: return self._film()
-    def make(flag): return [unpadded(o, v.image.size) for o,v in zip(self.model.relevance(case.src, case.report, i), case.views)]
     def keep(maps):
         case.heat[i] = maps
         self._film()
         return 'The overlay is there: a hint for checking, not proof.'
-    self._work_out(make, keep, 'Looking for the evidence.')
+    self._work_out(lambda flag: case.places(self.model, i), keep, 'Looking for the evidence.')
 
 # %% ../nbs/40b_desk.ipynb #b3488931
 @patch

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VOILA_PAGE', 'looks_credentialed', 'DemoConfig', 'web_panel', 'demo_notebook', 'one_cell', 'voila_env',
            'voila_command', 'serve_voila', 'web_read', 'sweep', 'web_fields', 'writing', 'web_choose', 'web_generate',
-           'web_ask', 'web_edit', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio', 'serve', 'main']
+           'web_ask', 'web_edit', 'web_rate', 'web_look', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio',
+           'serve', 'main']
 
 # %% ../nbs/44_web.ipynb #d1fcad10
 import contextlib, inspect, io, json, os, queue, re, secrets, signal, subprocess, sys, tempfile, threading, time
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from .stages import CXRError, Config, run_cli, run_root, say
 from .images import XRay
+from .evidence import EVIDENCE_CAUTION
 from .model import adapter_folder, read_adapter
 from .panel import CSS, EXAMPLES, NOTICE, PANEL_CSS, doubts_html, example_study, findings_chips, head_html, list_folder, log_html, so_far, start_folder, status_html
 from .film import compare_html, film_html
@@ -149,19 +151,15 @@ def sweep(
         if o.is_file() and time.time() - o.stat().st_mtime > seconds: o.unlink(missing_ok=True)
 
 def web_fields(
-    case:Case, # Study of the visitor, or `None`
+    case:Case, # Study of the visitor
     msg:str='', # For the status line
     kind:str='', # Of the message
-    low:int=0, # Grey level shown black
-    high:int=255, # Grey level shown white
-    invert:bool=False,
 )->dict: # Name of a field -> value
-    "All that follows from a study"
-    if case is None: return dict(case=None, film=film_html(), status=status_html(msg, kind))
+    "All that follows from a study, but for the film, which follows from how it is looked at too"
     rec, text = case.record(), case.text
     result = f'<div class="cxr-result">{findings_chips(rec["labels"])}{doubts_html(case.sure)}{download_links(rec, [XRay(o) for o in case.small])}</div>' if rec else ''
     others = [(case.reference.strip(), 'Reference', 'Generated'), (case.base.text if case.base else '', 'Untuned base', 'This model')]
-    return dict(case=case, film=case.film(low, high, invert), status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,
+    return dict(case=case, status=status_html(msg, kind), findings=case.findings, impression=case.impression, result=result,
         log=log_html(case.turns), reference=case.reference, compared=''.join(compare_html(o, text, (a, b)) for o,a,b in others if rec and o))
 
 # %% ../nbs/44_web.ipynb #3ca3fefd
@@ -192,11 +190,12 @@ def writing(
 def web_choose(
     src, # Uploaded paths, or the name of an example
     shared:bool=False, # There is a public link
+    look:tuple=(), # How it is looked at, as `Case.film` takes it
 )->dict: # Fields
     "A new study"
     try:
         case = read_study(*example_study(src)) if isinstance(src, str) else web_read(src, shared)
-        return web_fields(case, 'X-ray ready: press Generate report.')
+        return web_fields(case, 'X-ray ready: press Generate report.') | dict(film=case.film(*look), choices=case.choices)
     except Exception as e: return dict(status=status_html(sentence_of(e), 'error'))
 
 def web_generate(
@@ -216,7 +215,8 @@ def web_generate(
             if isinstance(text, str): yield dict(zip(('findings', 'impression'), so_far(text)) if tuned else {}, status=status_html('Writing; Stop ends it.', 'busy'))
         if tuned: case.take_report(text)
         else: case.base = text
-        yield web_fields(case, 'Ready. Read it critically.' if text.stopped else 'The text ended before its end.', 'done')
+        new = dict(choices=case.choices) if tuned else {}
+        yield web_fields(case, 'Ready. Read it critically.' if text.stopped else 'The text ended before its end.', 'done') | new
     except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
 
 # %% ../nbs/44_web.ipynb #1e114b22
@@ -248,6 +248,40 @@ def web_edit(
     case.findings, case.impression, case.reference = findings, impression, reference
     return {k: v for k,v in web_fields(case).items() if k in ('case', 'result', 'compared')}
 
+# %% ../nbs/44_web.ipynb #83e5c7ae
+def web_rate(
+    model, # `CXRModel`
+    case:Case, # Study of the visitor
+    flag=None, # `threading.Event` that ends it
+): # Generator of fields
+    "How sure the model is of each sentence"
+    try:
+        if case is None or case.report is None: raise CXRError('There is no report yet: press Generate report first.')
+        yield dict(status=status_html('Writing other drafts, to see where they agree; Stop ends it.', 'busy'))
+        with ONE: said = case.rated(model, flag)
+        case.sure = said or case.sure
+        yield web_fields(case, 'This was stopped before its end.' if said is None else 'Sentences are rated by how often other drafts agree.', 'done')
+    except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
+
+def web_look(
+    model, # `CXRModel`
+    case:Case, # Study of the visitor, or `None`
+    low:int, # Grey level shown black
+    high:int, # Grey level shown white
+    invert:bool, # Black and white change places
+    sentence:int=-1, # Whose evidence to show; -1 for none
+    opacity:float=.6, # Of the evidence, in [0,1]
+): # Generator of fields
+    "The film as it is looked at; evidence is computed when needed"
+    try:
+        if case is None: return
+        if sentence >= 0 and sentence not in case.heat:
+            yield dict(status=status_html('Looking for the evidence.', 'busy'))
+            with ONE: case.heat[sentence] = case.places(model, sentence)
+            yield dict(status=status_html('The overlay is there: a hint for checking, not proof.', 'done'))
+        yield dict(film=case.film(low, high, invert, sentence, opacity))
+    except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
+
 # %% ../nbs/44_web.ipynb #d7073c0e
 def _layout(gr, model):
     "The fields of the page, by name"
@@ -258,6 +292,9 @@ def _layout(gr, model):
             f['film'] = gr.HTML(film_html())
             with gr.Row(): f.update(low=gr.Slider(0, 254, 0, step=1, label='Black level'), high=gr.Slider(1, 255, 255, step=1, label='White level'))
             f['invert'] = gr.Checkbox(label='Invert', container=False)
+            with gr.Row():
+                f['evidence'] = gr.Dropdown([('No overlay', -1)], value=-1, label='Evidence for', info=EVIDENCE_CAUTION, scale=2)
+                f['opacity'] = gr.Slider(0, 1, .6, step=.05, label='Opacity')
             with gr.Row(): f['examples'] = [gr.Button(o, size='sm') for o in EXAMPLES]
             f['upload'] = gr.File(label='X-ray: PNG, JPEG, TIFF, WebP, BMP or DICOM; two files are two views', file_count='multiple', type='filepath')
         with gr.Column(scale=5, min_width=380):
@@ -265,19 +302,23 @@ def _layout(gr, model):
             with gr.Row(): f.update(go=gr.Button('Generate report', variant='primary'), stop=gr.Button('Stop'))
             f['status'] = gr.HTML(status_html('Choose an X-ray, then press Generate report.'))
             f.update(findings=gr.Textbox(label='Findings', lines=6, interactive=True), impression=gr.Textbox(label='Impression', lines=3, interactive=True), result=gr.HTML())
+            f['rate'] = gr.Button('How sure is the model?', size='sm')
             with gr.Tab('Questions'): f.update(log=gr.HTML(log_html([])), question=gr.Textbox(label='Question about this X-ray', max_length=1000), ask=gr.Button('Ask'))
             with gr.Tab('Compare'):
                 f['reference'] = gr.Textbox(label='Reference report, if there is one', lines=3)
                 f.update(base=gr.Button('Report by the untuned base'), compared=gr.HTML())
     return SimpleNamespace(**f)
 
+# %% ../nbs/44_web.ipynb #3313c89f
 def _connect(f, model, shared):
     "What the fields do"
-    from gradio import Request, skip
-    outs = ('case', 'film', 'status', 'findings', 'impression', 'result', 'log', 'reference', 'compared', 'question', 'upload')
-    boxes = [getattr(f, o) for o in outs]
-    def updates(d): return [d.get(o, skip()) for o in outs]
-    def chosen(src): return updates(dict(web_choose(src, shared), upload=None) if src else {})
+    from gradio import Request, skip, update
+    outs = ('case', 'film', 'status', 'findings', 'impression', 'result', 'log', 'reference', 'compared', 'question', 'upload', 'evidence')
+    boxes, looks = [getattr(f, o) for o in outs], [f.low, f.high, f.invert, f.evidence, f.opacity]
+    def updates(d):
+        if 'choices' in d: d = d | dict(evidence=update(choices=d['choices'], value=-1))
+        return [d.get(o, skip()) for o in outs]
+    def chosen(src, *look): return updates(dict(web_choose(src, shared, look), upload=None) if src else {})
     def generate(case, why, req:Request): yield from (updates(o) for o in web_generate(model, case, why or '', renew(req)))
     def base(case, why, req:Request): yield from (updates(o) for o in web_generate(model, case, why or '', renew(req), False))
     def ask(case, q, req:Request): yield from (updates(o) for o in web_ask(model, case, q or '', renew(req)))
@@ -285,22 +326,26 @@ def _connect(f, model, shared):
         _STOPS[req.session_hash] = threading.Event()
         return _STOPS[req.session_hash]
     def halt(req:Request): _STOPS.get(req.session_hash, threading.Event()).set()
-    def look(case, low, high, invert): return case.film(low, high, invert) if case else film_html()
+    def rate(case, req:Request): yield from (updates(o) for o in web_rate(model, case, renew(req)))
+    def look(*a): yield from (updates(o) for o in web_look(model, *a))
     closed = dict(api_visibility='private') if 'api_visibility' in inspect.signature(f.go.click).parameters else dict(api_name=False) # Gradio 6 and 5
     kw = dict(outputs=boxes, show_progress='hidden', **closed)
-    f.upload.upload(chosen, f.upload, **kw)
-    for b in f.examples: b.click(lambda name=b.value: chosen(name), None, **kw)
+    f.upload.upload(chosen, [f.upload, *looks[:3]], **kw)
+    for b in f.examples: b.click(lambda *look, name=b.value: chosen(name, *look), looks[:3], **kw)
+    f.rate.click(rate, f.case, **kw)
     f.go.click(generate, [f.case, f.indication], **kw), f.base.click(base, [f.case, f.indication], **kw)
     for o in (f.ask.click, f.question.submit): o(ask, [f.case, f.question], **kw)
     f.stop.click(halt, None, None, queue=False, **closed)
     typed = [f.case, f.findings, f.impression, f.reference]
     for o in (f.findings, f.impression, f.reference): # `input` misses what is pasted right after an update
         for event in (o.input, o.blur): event(lambda *a: updates(web_edit(*a)), typed, trigger_mode='always_last', **kw)
-    for o in (f.low, f.high, f.invert): o.change(look, [f.case, f.low, f.high, f.invert], f.film, show_progress='hidden', trigger_mode='always_last', **closed)
+    for o in looks: o.change(look, [f.case, *looks], trigger_mode='always_last', **kw)
     return f
 
 # %% ../nbs/44_web.ipynb #29dff6ab
-_LOOKS = """.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318;max-width:1240px!important}footer{display:none!important}
+_LOOKS = """.gradio-container{--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--teal:#0f766e;--red:#b42318;--color-accent:#0f766e;max-width:1240px!important;margin:0 auto!important}footer{display:none!important}
+.gradio-container .html-container{padding:0!important}.gradio-container button[role=tab].selected{color:#0f766e!important}
+.gradio-container .prose .cxr-table,.gradio-container .prose .cxr-table tr{border:0!important}.gradio-container input[role=listbox]{text-overflow:ellipsis;padding-right:2em}
 .gradio-container .cxr-film img{margin:0}.gradio-container .cxr-film figcaption,.gradio-container .cxr-film figcaption *,.gradio-container .cxr-film p{color:#b9c2c7!important}.gradio-container .cxr-film p b{color:#fff!important}
 .gradio-container label>span,.gradio-container .block span[data-testid=block-info]{font-size:12.5px;font-weight:600;color:var(--soft)}"""
 

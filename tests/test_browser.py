@@ -506,6 +506,17 @@ def test_gradio_question_window_compare(gradio):
     press(gradio, 'Report by the untuned base')
     expect(gradio.locator('.cxr-two-texts').last).to_contain_text('lungs are clear')
 
+def test_gradio_doubts_and_evidence(gradio):
+    press(gradio, 'How sure is the model?')
+    expect(gradio.locator('.cxr-doubts')).to_contain_text('unsure')
+    before = film(gradio)
+    gradio.get_by_label('Evidence for').click()
+    gradio.get_by_role('option').nth(1).click()
+    expect(status(gradio)).to_contain_text('not proof')
+    until(lambda: film(gradio) != before, 10)
+    example(gradio, 'Edema')
+    expect(gradio.get_by_label('Evidence for')).to_have_value('No overlay')
+
 def test_gradio_for_screen_readers(gradio):
     found = axe(gradio, '.gradio-container')
     assert 'critical' not in found.values()

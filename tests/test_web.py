@@ -4,7 +4,7 @@ import pytest
 from cxr_llava.stages import CXRError
 from cxr_llava.phantom import phantom_xray
 from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, sweep, voila_command, voila_env, web_ask, web_choose, web_edit,
-    web_generate, web_panel, web_read, writing)
+    web_generate, web_look, web_panel, web_rate, web_read, writing)
 from standin import BASE, TEXT, Standin
 
 def test_command(tmp_path, monkeypatch, capsys):
@@ -66,6 +66,19 @@ def test_gradio_job(tmp_path):
     assert 'Untuned base' in last(web_generate(m, case, tuned=False))['compared'] and case.base.text == BASE and case.report.text == TEXT
     assert '1 turns before Where?' in last(web_ask(m, case, 'Where?'))['log']
     assert 'Edited by hand' in web_edit(case, 'Mine.', '')['result']
+
+def test_gradio_doubts_and_evidence():
+    m, case = Standin(), web_choose('Large heart')['case']
+    assert 'no report yet' in last(web_rate(m, case))['status'] and case.choices == [('No overlay', -1)]
+    assert len(last(web_generate(m, case))['choices']) == len(case.report.sentences) + 1
+    assert 'unsure' in last(web_rate(m, case))['result']
+    flag = threading.Event()
+    flag.set()
+    assert 'stopped' in last(web_rate(m, case, flag))['status'] and case.sure # what was known stays
+    plain, steps = last(web_look(m, case, 0, 255, False))['film'], list(web_look(m, case, 0, 255, False, 0))
+    assert 'not proof' in steps[-2]['status'] and steps[-1]['film'] != plain and len(case.heat[0]) == 2
+    assert list(web_look(m, case, 0, 255, False, 0, 0)) == [dict(film=plain)] # not computed again; unseen at opacity 0
+    assert web_choose('Normal', look=(0, 255, True))['film'] != web_choose('Normal')['film']
 
 def test_gradio_failures_are_sentences(tmp_path):
     (tmp_path/'bad.png').write_bytes(b'%PDF-1.4')
