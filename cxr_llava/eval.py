@@ -21,7 +21,7 @@ from .analysis import cases_of, make_case, section_target, text_scores
 from .launch import gpu_count, launch, world
 from .systems import (CONSTANT, check_rows, inputs_of, manifest_of, now, other_study, patients_of, predict, read_items, shared_rows, source_of,
     split_hash, view_of)
-from .foreign import check_ids, load_pairs, read_texts, reference_hash, same_references
+from .foreign import check_ids, copied, load_pairs, read_texts, reference_hash, same_references
 from .baselines import blind_reports, neighbour_reports
 from .page import TITLES
 from .figures import report_page
@@ -268,7 +268,7 @@ def score_files(
     rows, patients = load_pairs(files, refs, cfg.intersection)
     units, known = list(patients.values()), all(patients.values())
     if not known: units = list(patients)
-    warnings = [f'Only the intersection was scored: {len(units)} studies that all files have in common.']*cfg.intersection
+    warnings = [f'Only the intersection was scored: {len(units)} studies that all files have in common.']*cfg.intersection + copied(rows)
     say(f'evaluation: {len(rows)} {"file" if len(rows) == 1 else "files"}, n={len(units)} studies, ids match')
     metrics, labels = score_all(rows, units, cfg.uncertain, cfg.bootstrap, cfg.seed, why='these predictions were made elsewhere, and no other X-rays were shown')
     lead = next(iter(rows))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'read_records', 'pick_names', 'as_text', 'as_id', 'read_texts', 'reference_hash', 'check_ids', 'load_pairs',
-           'names_of', 'same_references']
+           'names_of', 'same_references', 'copied']
 
 # %% ../nbs/36a_foreign.ipynb #d4662946
 import csv, gzip, io, json, math, re, zlib
@@ -278,3 +278,12 @@ def _joined(have, want, name):
     "Rows in the order of the references"
     if not any(have[k]['prediction'].strip() for k in want): raise CXRError(f'All {len(want)} reports in {name} are empty: there is nothing to score.')
     return [dict(id=k, text=have[k]['prediction'], reference=o['reference'], stopped=have[k]['stopped']) for k,o in want.items()]
+
+# %% ../nbs/36a_foreign.ipynb #50be2840
+def copied(
+    rows:dict, # System -> rows with `text` and `reference`
+)->list: # One sentence per system of which more than half are copies
+    "Warnings about reports that are their references"
+    same = {s: sum(o['text'].split() == o['reference'].split() for o in r) for s,r in rows.items()}
+    return [f'{k} of the {len(rows[s])} reports of {s} are their references word for word: check that no column was mixed up and no test report was seen.'
+        for s,k in same.items() if 2*k > len(rows[s])]

@@ -117,6 +117,15 @@ def test_whole_numbers_as_ids_after_pandas_made_them_decimal(tmp_path):
     refs = [dict(study_id=f'5{i}', ref=o['reference']) for i,o in enumerate(pairs(4))]
     assert len(load_pairs([write_csv(tmp_path/'p.csv', rows)], write_csv(tmp_path/'r.csv', refs))[0]['p']) == 4
 
+def test_copies_of_the_references_are_said_aloud(tmp_path, capsys):
+    "A column mixed up: scored, but the terminal and the page say first that these are the references themselves"
+    p = pairs(24)
+    def preds(k): return write_jsonl(tmp_path/f'p{k}.jsonl', [o | dict(prediction=o['prediction'] if i < k else o['prediction'].replace('Study', 'Case')) for i,o in enumerate(p)])
+    assert 'warnings' not in score(tmp_path, preds(12))
+    m = score(tmp_path, preds(13))
+    assert m['warnings'] == [w for w in m['warnings'] if w.startswith('13 of the 24 reports of p13 are their references word for word')]
+    assert len(m['warnings']) == 1 and m['warnings'][0] in capsys.readouterr().out and 'word for word' in (tmp_path/'out/report.html').read_text()
+
 # Bad input: one sentence, exit code 2, nothing scored
 
 def test_ids_that_do_not_match(tmp_path):
