@@ -302,13 +302,13 @@ _SHORT = ''.join(rf'(?<!\b(?i:{w})\.)' for w in ('v', 'vs|dr|rt|lt', 'sig|def|ob
 _END = re.compile(rf'\.(?:(?<!\d\.)|(?!\d)){_SHORT}(?!\s+(?i:for|of)\b)|!'
                   rf'|\n(?=\s*(?:\n|[-*•]|\d+[.)]))|\n{_OPEN}(?=\s*[A-Z][a-z])')
 LEFT_OUT = r'''indications? | (?:clinical\s+|patient\s+)?(?:history|information|indications?|details|statement|question|data|background)
-    | chief complaint | signs? (?:and|&|or) symptoms?
+    | chief complaint | signs? (?:and|&|or) symptoms? | (?:provisional|working|ordering|admitting|admission|referring)\s+diagnos[ie]s | referral
     | reason(?:\s+for.{0,30})? | comparisons? | technique | exam(?:ination)?s?(?: type)? | procedure | study | views?
     | notifications?'''
-KEPT = '''findings? | impressions? | conclusions? | (?:final )?report | opinion | summary | interpretation | addendum
+KEPT = r'''findings?(?:\s*(?:/|&|and)\s*impressions?)? | impressions? | conclusions? | (?:final )?report | opinion | summary | interpretation | addendum
     | recommendations? | wet read'''
 _one_of = lambda text: '|'.join(o.strip() for o in text.split(' | '))
-_INSIDE = r'(?<=\s)(?=(?-i:[A-Z]{4}[A-Z ]{0,30}:)|(?:findings|impression):)'     # Layout lost, headers left
+_INSIDE = r'(?<=\s)(?=(?-i:[A-Z]{4}[A-Z /&]{0,30}:)|(?:findings|impression):)'     # Layout lost, headers left
 _HEADER = re.compile(rf'(?:^|(?<=[.:?]\s)|(?<=\n)|{_INSIDE})[ \t#*]*(?:({_one_of(LEFT_OUT)})|(?:{_one_of(KEPT)}))'
                      r'[ \t]*\**(?::\**|[ \t][-–][ \t]|$)', re.I|re.M)
 

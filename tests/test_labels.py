@@ -47,7 +47,13 @@ ONE_LINE = '''FINAL REPORT EXAMINATION: CHEST (PA AND LAT) INDICATION: ___F with
 EXAMINATION: Chest radiograph INDICATION: chest tube removal, evaluate for effusion COMPARISON: None FINDINGS: Small right apical pneumothorax. | X1
 INDICATION: CHF FINDINGS: no effusion IMPRESSION: pneumonia | F0 P1
 CLINICAL INDICATION: Shortness of breath, CHF REPORT: Mild atelectasis. | A1
-CLINICAL DATA: Pneumonia FINDINGS: Heart normal. | C0'''
+CLINICAL DATA: Pneumonia FINDINGS: Heart normal. | C0
+INDICATION: Chest pain, CHF FINDINGS/IMPRESSION: No effusion. | F0
+INDICATION: Chest pain, CHF. FINDINGS AND IMPRESSION: No effusion. | F0
+ORDERING DIAGNOSIS: CHF FINDINGS: No effusion | F0
+PROVISIONAL DIAGNOSIS: Pneumonia REPORT: No effusion | F0
+REFERRAL: Pneumonia? REPORT: No effusion | F0
+REASON FOR STUDY: CHF exacerbation FINDINGS: no effusion | F0'''
 
 @pytest.mark.parametrize('line', ONE_LINE.splitlines())
 def test_headers_in_a_report_that_has_become_one_line(line):
