@@ -1,6 +1,7 @@
 "The panel, pressed from code: a stand-in model, no browser, no weights"
-import base64, json, re, time
+import base64, io, json, re, struct, time, zlib
 from datetime import datetime
+import numpy as np
 import pytest
 from PIL import Image
 from cxr_llava.stages import CXRError
@@ -87,6 +88,51 @@ def test_bad_then_good_upload(panel, tmp_path):
     assert panel.case.names[0] == '<i>good.png' and '<i>' not in panel.w.film.value
     upload(panel, 'empty.png', b'')
     assert 'empty' in panel.w.status.value and panel.case.names[0] == '<i>good.png'
+    panel.w.go.click(); panel.wait()
+    assert panel.case.report.text == TEXT
+
+def bomb(n):
+    "A tiny PNG of n x n black pixels"
+    rows = zlib.compressobj(9)
+    data = b''.join(rows.compress(bytes(n + 1)) for _ in range(n)) + rows.flush()
+    chunk = lambda kind, o: struct.pack('>I', len(o)) + kind + o + struct.pack('>I', zlib.crc32(kind + o))
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', n, n, 8, 0, 0, 0, 0)) + chunk(b'IDAT', data) + chunk(b'IEND', b'')
+
+def saved(im, kind='PNG', **kw):
+    f = io.BytesIO()
+    im.save(f, kind, **kw)
+    return f.getvalue()
+
+def dicom(frames=1):
+    "A DICOM file with that many frames; with none it has no pixels"
+    from pydicom import Dataset, FileMetaDataset, dcmwrite
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    a, ds, f = np.asarray(phantom_xray(5, 96)), Dataset(), io.BytesIO()
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = '1.2.840.10008.5.1.4.1.1.1.1', generate_uid(), 'DX'
+    if frames:
+        ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = *a.shape, 1, 'MONOCHROME2', 0
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.NumberOfFrames, ds.PixelData = 8, 8, 7, frames, a.tobytes()*frames
+        if a.size*frames % 2: ds.PixelData += b'\0'
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID, ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, ds.SOPClassUID, ds.SOPInstanceUID
+    dcmwrite(f, ds, enforce_file_format=True)
+    return f.getvalue()
+
+def test_hostile_files_are_a_sentence_and_the_session_goes_on(panel):
+    g = phantom_xray(3, 128)
+    bad = {'text.png': (b'hello\n'*50, 'picture format'), 'one.png': (saved(Image.new('L', (1, 1))), '1 x 1'), 'bomb.png': (bomb(20000), 'megapixels'),
+        'a.gif': (saved(g, 'GIF', save_all=True, append_images=[g.rotate(9)]), 'GIF'), 'none.dcm': (dicom(0), 'without a picture')}
+    panel.choose_example('Normal')
+    for name,(data,says) in bad.items():
+        upload(panel, name, data)
+        assert says in panel.w.status.value and name in panel.w.status.value and panel.w.status.value.count('<') == 2, name
+        assert panel.case.names[0].startswith('Phantom') and not panel.w.upload.value, name
+    deep = Image.fromarray(np.asarray(g).astype(np.uint16)*200)
+    good = {'film.dcm': (dicom(5), '5 frames'), 'alpha.png': (saved(Image.merge('RGBA', [g, g, g, Image.new('L', g.size, 200)])), 'transparent'),
+        'deep.png': (saved(deep), ''), 'Röntgen_患者 №7.png': (saved(g), ''), '"><script>hacked()</script>.png': (saved(g), '')}
+    for name,(data,note) in good.items():
+        upload(panel, name, data)
+        assert panel.case.names == [name] and note in panel.w.film.value and '<script' not in panel.w.film.value, name
     panel.w.go.click(); panel.wait()
     assert panel.case.report.text == TEXT
 

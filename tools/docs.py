@@ -65,6 +65,8 @@ body { --font-stack: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans"
 .cell_output img { max-width: 100%; height: auto; border-radius: 4px; }
 .cell_output div.text_html, .cell_output .output.text_html { overflow-x: auto; }
 .cell_output table, article table { font-size: .9em; }
+table.dataframe { border-collapse: collapse; border: 0; }
+table.dataframe th, table.dataframe td { border: 0; border-bottom: 1px solid var(--color-background-border); padding: .25em .7em; text-align: left; }
 article pre, .cell_output pre { font-size: .82em; }
 .table-wrapper { overflow-x: auto; }
 .table-wrapper td, .table-wrapper th, .cell_output td, .cell_output th { overflow-wrap: normal; }
