@@ -15,6 +15,7 @@ from .prompts import read_conversations
 from .model import compute_dtype, load_base, quiet, read_adapter, save_adapter
 from .plan import encoded_load, local_gpus, plan_lines, shares, spell
 from .settings import FinetuneConfig, data_paths, fill_in, read_load, recomputed, run_plan, settled
+from .adapters import may_replace
 from .checkpoints import adopt, attached_checkpoints, disk_full, newest_checkpoint
 from .publish import data_sources, model_card
 from .collate import Collator, XRayStore, can_trim, encode_records, fill_store, store_mode
@@ -344,6 +345,7 @@ def finetune(
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     if os.environ.get('CXR_LAUNCHED'): return train(cfg)
     cfg = fill_in(cfg)
+    may_replace(cfg.out or run_root(cfg.run)/'adapter', 'adapter_config.json')
     dev, found = local_gpus(cfg.device)
     per, several = cfg.processes or (shares(cfg.effective_batch, found) if cfg.nnodes == 1 else found), world()[1] > 1
     n = world()[1] if several else per*cfg.nnodes

@@ -157,11 +157,12 @@ def _stream(cmd, env):
     with contextlib.suppress(OSError, AttributeError): libc = ctypes.CDLL(None)
     p = subprocess.Popen(cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
         preexec_fn=(lambda: libc.prctl(1, signal.SIGTERM)) if sys.platform == 'linux' else None)
-    tail = deque(maxlen=2000)
+    tail, over = deque(maxlen=2000), False
     try:
         for line in map(str.rstrip, p.stdout):
             tail.append(line)
-            if not re.match(r'([WEI]\d{4} |\*{5}|Setting OMP|error: |\[Gloo\]|\[rank)', line): say(line)
+            over |= bool(re.match(r'E\d{4} .* failed \(exitcode', line)) # from here on torchrun tells of itself, at length
+            if not over and not re.match(r'([WEI]\d{4} |\*{5}|Setting OMP|error: |\[Gloo\]|\[rank)', line): say(line)
         return p.wait(), list(tail)
     finally:
         if p.poll() is None: p.terminate(), p.wait(20)

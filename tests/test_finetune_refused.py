@@ -96,3 +96,19 @@ def test_a_second_gpu_is_left_alone_by_one_process(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, 'set_device', lambda d: used.append(str(d)))
     args = trainer_args(FinetuneConfig(), tmp_path, 4, 2, 1, 'fp16', (7, 5), device='cuda:1')
     assert (args.n_gpu, args.train_batch_size, str(args.device), used[-1]) == (1, 2, 'cuda:1', 'cuda:1')
+
+@pytest.mark.parametrize('out', ['work', '.'])
+def test_training_replaces_no_folder_of_something_else(capsys, data, tmp_path, monkeypatch, out):
+    (tmp_path/'work').mkdir()
+    (tmp_path/'work/thesis.docx').write_text('mine')
+    monkeypatch.chdir(tmp_path)
+    assert 'something else' in refused(capsys, main, *SETTINGS, '--data', data, '--out', out)
+    assert [p.name for p in tmp_path.rglob('*')] == ['work', 'thesis.docx']
+
+def test_a_sentence_of_one_of_several_processes_comes_alone(capsys, tmp_path, monkeypatch):
+    "Not with the launcher's own traceback"
+    from cxr_llava.launch import launch
+    (tmp_path/'who.py').write_text('import sys\nprint("working"), print("error: no data", file=sys.stderr), sys.exit(2)\n')
+    with pytest.raises(CXRError, match='^no data$'): launch('who', {}, tmp_path, 1, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
+    said = capsys.readouterr().out
+    assert 'working' in said and 'Traceback' not in said and 'FAILED' not in said, said

@@ -58,6 +58,20 @@ def test_a_failing_upload_is_one_sentence(adapter, tmp_path, monkeypatch):
     with pytest.raises(CXRError, match='could not be written') as e: upload(with_sources(adapter, tmp_path/'a', 'phantom'), 'me/x')
     assert 'secret' not in str(e.value)
 
+# What is written
+
+def test_nothing_needed_is_replaced(adapter, tmp_path):
+    "Neither the adapter, nor the base or the merged model being read, nor a folder of something else"
+    shutil.copytree(adapter, tmp_path/'a')
+    merge(adapter, tmp_path/'base')
+    (tmp_path/'work').mkdir()
+    (tmp_path/'work/thesis.docx').write_text('mine')
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
+    for kw in (dict(merge='a'), dict(nf4='a'), dict(merge='work'), dict(nf4='work'), dict(merge='work/thesis.docx'), dict(merge='new', nf4='new'), dict(base='base', merge='base'), dict(base='base', nf4='base')):
+        with pytest.raises(CXRError, match='name a new folder'): publish(PublishConfig(adapter=str(tmp_path/'a'), **{k: str(tmp_path/v) for k,v in kw.items()}))
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == before
+    assert publish(PublishConfig(adapter=str(tmp_path/'a'), merge=str(tmp_path/'base'))) == tmp_path/'base' # made of the tiny one, so an older one of its kind
+
 # Where data come from
 
 def test_sources_from_the_manifest_with_its_split(tmp_path):
