@@ -269,7 +269,8 @@ def _key(src, size):
 def _done_before(out, keys):
     "Facts of the X-rays that a former run finished"
     index = out/'index.jsonl'
-    rows = read_jsonl(index)[0] if index.is_file() else []
+    try: rows = read_jsonl(index)[0] if index.is_file() else []
+    except CXRError: rows = [] # damaged: all are done again
     return {o['out']: o for o in rows if isinstance(o, dict) and keys.get(o.get('out'), '') == o.get('key') != '' and (out/o['out']).is_file()}
 
 # %% ../nbs/01_images.ipynb #ffec8764

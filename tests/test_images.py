@@ -361,6 +361,13 @@ def test_resize_many(tmp_path, capsys):
 
 # Looks
 
+def test_damaged_index_costs_time_only(tmp_path):
+    from cxr_llava.images import resize_xrays
+    phantom_xray(1, size=64).save(tmp_path/'a.png')
+    (tmp_path/'out').mkdir(); (tmp_path/'out/index.jsonl').write_bytes(b'\xff\xfe{half')
+    facts = resize_xrays([(tmp_path/'a.png', 'a/1.jpg')], tmp_path/'out', workers=1)
+    assert 'error' not in facts['a/1.jpg'] and resize_xrays([(tmp_path/'a.png', 'a/1.jpg')], tmp_path/'out', workers=1) == facts
+
 def test_looks():
     from cxr_llava.looks import OTHERS, chest_score, other_picture
     good, bad = [chest_score(phantom_xray(900 + i, size=160)) for i in range(15)], [chest_score(other_picture(k, 900)) for k in OTHERS]
