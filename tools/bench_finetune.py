@@ -9,7 +9,7 @@ recomputed layers, against the course project's set-up (fp16, `device_map="auto"
 `--cuda --small` does the same with a small config on whatever is there, also a CPU, to see that it runs.
 
 Results go to `bench/results/` with versions and device."""
-import argparse, contextlib, json, os, statistics, sys, tempfile, time, warnings
+import argparse, contextlib, gc, json, math, os, statistics, sys, tempfile, time, warnings
 from pathlib import Path
 from types import SimpleNamespace
 from results import ROOT, store
@@ -21,7 +21,7 @@ from cxr_llava.collate import Collator, XRayStore, can_trim, encode_records, fil
 from cxr_llava.images import prepare_xray, read_xray
 from cxr_llava.model import load_base, quiet
 from cxr_llava.phantom import phantom_xray
-from cxr_llava.plan import memory, model_shape, step_flops
+from cxr_llava.plan import local_gpus, memory, model_shape, step_flops, study_seconds
 from cxr_llava.prompts import format_answer, render_chat
 from cxr_llava.trainer import Stream, add_lora, make_trainer, recompute, trainer_args
 
@@ -114,6 +114,7 @@ def trl(pm, processor, recs, steps, micro, effective, defaults=False, cuda=False
         with quiet(), contextlib.redirect_stdout(sys.stderr): trainer.train()
         first = next(iter(trainer.get_train_dataloader()))
     t.tokens = int(first['attention_mask'].sum()), int((first['labels'] != -100).sum())
+    t.how = {k: getattr(trainer.args, k) for k in ('bf16', 'fp16', 'gradient_checkpointing', 'optim')}
     return t
 
 # Without a GPU
@@ -226,11 +227,14 @@ def gpu_case(name, config, device, recs, steps, small):
         if 'recomputed' in name: recompute(pm, 2 if '2nd' in name else 1)
         t = ours(pm, collate, rows, steps, micro, effective, precision if cuda else 'fp32', (7, 5) if cuda else None)
     n, labels = (sum(f(r) for r in rows)/len(rows) for f in (lambda r: len(r['ids']), lambda r: sum(t != -100 for t in r['labels'])))
-    secs, every = statistics.median(s[0] for s in t.steps())/effective, 1 if 'all layers' in name else 2 if '2nd' in name else 0
-    flops = step_flops(model_shape(config.to_dict()), n, labels, every)
-    plan = memory(model_shape(config.to_dict()), precision, micro, int(n), int(labels), dropout=False, every=every, trim=name != 'course', on_cpu=not cuda)
+    how, trim, shape = getattr(t, 'how', {}), name != 'course', model_shape(config.to_dict())
+    secs, every = statistics.median(s[0] for s in t.steps())/effective, 1 if 'all layers' in name or how.get('gradient_checkpointing') else 2 if '2nd' in name else 0
+    flops = step_flops(shape, n, labels, every, trim)
+    plan = memory(shape, precision, micro, int(n), int(labels), dropout=False, every=every, trim=trim, on_cpu=not cuda)
+    floor = study_seconds(shape, local_gpus()[0], precision, micro, n, labels, every, trim, efficiency=1)
     return dict(seconds=round(secs, 4), tokens_per_second=round(n/secs, 1), tflops=round(flops/secs/1e12, 3), tokens=round(n), labels=round(labels),
-        planned_gib=round(plan['total'], 2), peak_gib=round(torch.cuda.max_memory_reserved()/2**30, 2) if cuda else None, loss=round(t.losses[-1], 3))
+        share_of_floor=round(floor/secs, 3) if cuda else None, planned_gib=round(plan['total'], 2), peak_gib=round(torch.cuda.max_memory_reserved()/2**30, 2) if cuda else None,
+        loss=round(t.losses[-1], 3) if math.isfinite(t.losses[-1]) else None, **how) # random weights in fp16 may overflow
 
 CASES = ['ours nf4', 'ours nf4, every 2nd layer recomputed', 'ours nf4, all layers recomputed', 'ours fp16', 'ours, all layers recomputed, fp16', 'course',
     'TRL defaults, nf4', 'TRL defaults, fp16']
@@ -246,12 +250,12 @@ def gpu_part(small, steps):
         for name in CASES:
             try: res[name] = gpu_case(name, config_of(small), device, recs, steps, small)
             except torch.cuda.OutOfMemoryError: res[name] = dict(error=f'out of memory at {T4_GIB} GiB')
+            except Exception as e: res[name] = dict(error=f'{type(e).__name__}: {str(e)[:300]}', failed=True) # one set-up must not cost the numbers of the others
             note(f'{name:44} {res[name]}')
-            import gc
             gc.collect()
             if total: torch.cuda.empty_cache()
     good = {k: v for k,v in res.items() if 'seconds' in v}
-    rivals = [v['tokens_per_second'] for k,v in good.items() if k.startswith('TRL') or 'all layers' in k]
+    rivals = [v['tokens_per_second'] for k,v in good.items() if k.startswith('TRL') or 'all layers' in k] # TRL recomputes all layers by default, as `gradient_checkpointing` says
     best = good.get('ours nf4', {}).get('tokens_per_second')
     return dict(model='small' if small else 'LLaVA-1.5-7B, random weights', cap_gib=T4_GIB if total else None, device_gib=total, steps=steps, results=res,
         ours_to_best_rival=round(best/max(rivals), 3) if best and rivals else None, spare_gib=round(T4_GIB - good['ours nf4']['peak_gib'], 2) if total and 'ours nf4' in good else None)
@@ -277,15 +281,16 @@ def main():
     p.add_argument('--steps', type=int, help='optimiser steps in a block')
     p.add_argument('--out', type=Path, default=ROOT/'bench/results')
     a = p.parse_args()
+    import bitsandbytes, trl as t # missing, they would be missed at the end
     gpu = a.cuda or torch.cuda.is_available()
     torch.set_num_threads(int(os.environ.get('OMP_NUM_THREADS', 1)))
     if gpu: res, name = gpu_part(a.small, a.steps or (3 if a.small else 12)), 'finetune_cuda_small' if a.small else 'finetune_cuda'
     else:
         res, name = cpu_part(a.rounds or (1 if a.small else 5), a.steps or (4 if a.small else 12), 16, 16), 'finetune_cpu'
         if not a.small: res['trl_seconds_by_part'] = profile(6, 16, 16)
-    import trl as t
     note(json.dumps({k: v for k,v in res.items() if k in ('ratios', 'loss_difference', 'tokens', 'ours_to_best_rival', 'spare_gib')}, indent=1))
     store(a.out/f'{name}.json', 'How fast a training step is, side by side in one run', dict(threads=torch.get_num_threads(), **res),
-        trl=t.__version__, bitsandbytes=__import__('bitsandbytes').__version__)
+        trl=t.__version__, bitsandbytes=bitsandbytes.__version__)
+    if any(o.get('failed') for o in res.get('results', {}).values()): sys.exit('error: some set-ups failed for another reason than memory: see the results.')
 
 if __name__ == '__main__': main()
