@@ -2,13 +2,15 @@
 
 cpu   reports per second in batches of 1, 4, 8, 16 against `transformers.pipeline('image-text-to-text')` one X-ray at a time, on the same model,
       the same X-ray files and one core for both, the texts compared; and a follow-up question against asking
-      anew, for X-rays as the data stage keeps them and for files 2048 pixels wide.
+      anew, for X-rays as the data stage keeps them, for files 2048 pixels wide, and for a model with LLaVA-1.5's own vision tower
+      (576 tokens an X-ray) and random weights, which the tiny one, with 64 tokens, is no measure of.
 gpu   the same at 7B in NF4 and fp16, every text as long as its cap (random weights never stop), and how far a step is from reading all weights once.
       `--size small` runs that part with a small model on any machine.
 Results are written to bench/results/.
 """
 import argparse, json, os, shutil, statistics, sys, tempfile, time, warnings
 from pathlib import Path
+from cxr_llava.bases import BASES
 from results import store
 
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
@@ -92,7 +94,7 @@ def bench_followup(m, paths, limit):
                 times[way].append((wall, cpu))
                 if not way.endswith('first'): texts.add(text)
             def whole(): return m.ask(p, q, [rep], limit)
-            def word(): return next(m.chat(p, q, [rep], limit))
+            def word(): return m.ask(p, q, [rep], 1)
             ask('kept', whole)
             ask('kept_first', word)
             ask('pipeline', lambda: pipe(p, [*turns, {'from': 'human', 'value': q}], limit))
@@ -107,14 +109,17 @@ def bench_followup(m, paths, limit):
         f"{res['times_anew_cpu']} x CPU against the same model anew; first word {res['times_first_word_cpu']} x CPU; {same} of {res['questions']} answers the same", flush=True)
     return res
 
+LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096) # LLaVA-1.5's vision tower
+SIZES = {'7b': (BASES['llava-1.5-7b']['text'], LARGE), 'tower': (dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, vocab_size=1088), LARGE),
+    'small': (dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, vocab_size=1088),
+        dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128))} # language model, vision tower
+
 def random_llava(folder, size):
-    "A LLaVA with random weights on disk: `7b` has LLaVA-1.5-7B's shapes; the words are the tiny model's"
+    "A LLaVA with random weights on disk, of one of SIZES; an X-ray is 576 tokens and the words are the tiny model's"
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.bases import BASES, tiny_dir
-    text = BASES['llava-1.5-7b']['text'] if size == '7b' else dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, vocab_size=1088)
-    vision = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096) if size == '7b' else \
-        dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)
+    from cxr_llava.bases import tiny_dir
+    text, vision = SIZES[size]
     tiny = json.loads((tiny_dir()/'config.json').read_text())
     ids = {k: tiny['text_config'][k] for k in ('bos_token_id', 'eos_token_id', 'pad_token_id')}
     cfg = LlavaConfig(text_config=dict(model_type='llama', max_position_embeddings=4096, **text, **ids), vision_config=dict(model_type='clip_vision_model', image_size=336,
@@ -161,6 +166,7 @@ def bench_steps(m, path, batches, limit, speed):
     return rows
 
 def run_cpu(a):
+    from cxr_llava.bases import load_base
     from cxr_llava.generate import CXRModel
     from cxr_llava.model import load_model, tiny_adapter
     one_core()
@@ -169,7 +175,10 @@ def run_cpu(a):
         paths = phantoms(d, max(a.n, a.asked))
         res = dict(model=m.info | dict(adapter='tiny_adapter()'), cores=1, threads=1)
         if a.n: res['reports'] = bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats)
-        return res | dict(followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
+        res |= dict(followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
+        m = CXRModel(*load_base(str(random_llava(Path(d)/'base', 'tower')), 'fp32'), max_new_tokens=32)
+        m._eos = set() # random weights: every text has the same length
+        return res | dict(followup_large_tower=bench_followup(m, paths[:2], 16))
 
 def run_gpu(a):
     import torch
