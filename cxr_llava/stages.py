@@ -185,8 +185,8 @@ def run_cli(
     except CXRError as e: _stop(f'error: {e}', 2)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS): _stop(f'error: {os_sentence(e, e.filename or "a file")}', 2)
-        if e.errno not in (errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP): raise
-        _stop(f'error: {str(e.filename)[:200]} cannot be used: {e.strerror}.', 2)
+        if e.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP): raise
+        _stop(f'error: {str(e.filename or "a file")[:200]} cannot be used: {e.strerror}.', 2)
     except KeyboardInterrupt: _stop('stopped; files already written are whole, and the same command goes on from them', 130)
     return 0
 

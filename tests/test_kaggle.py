@@ -385,3 +385,13 @@ def test_unknown_data_set_is_named(tmp_path, monkeypatch, capsys, at, files, tol
         (tmp_path/'input'/at/o).write_text('{}')
     assert find_source() == ('phantom', None)
     assert ('my-scans' in capsys.readouterr().out) is told
+
+def test_a_folder_that_cannot_be_made(tmp_path, capsys):
+    (tmp_path/'file').write_text('')
+    with pytest.raises(SystemExit) as e: main(['build', '--folder', str(tmp_path/'file'/'below')])
+    assert e.value.code == 2 and re.search(r'^error: .*cannot be used', capsys.readouterr().err, re.M)
+
+@pytest.mark.skipif(not os.path.isdir('/proc'), reason='there is no folder here in which none can be made')
+def test_a_folder_where_none_can_be_made(capsys):
+    with pytest.raises(SystemExit) as e: main(['build', '--folder', '/proc/none'])
+    assert e.value.code == 2 and 'error: /proc/none cannot be used' in capsys.readouterr().err
