@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PINS = ROOT/'tools/kaggle-pins.txt'
 CPU = 'https://download.pytorch.org/whl/cpu'
 TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'pytest-xdist', 'hypothesis'] # beside the image: what builds and tests
-MAY_ADD = {'evaluate'} # beside this package and what the install cell asks for; the notebooks do without it
+MAY_ADD = ['evaluate'] # with what it needs, beside this package and what the install cell asks for; the notebooks do without it
 
 TESTS = [f'tests/test_{o}.py' for o in ('finetune', 'finetune_inside', 'plan', 'checkpoints', 'kaggle', 'import')]
 SHORT = 'not killed and not full_disk and not second_training and not one_of_two' # the rest takes minutes each
@@ -58,16 +58,19 @@ def make_wheels(lane, to):
     lane.pip('download', '--no-deps', '-d', str(to), *need)
     return next(to.glob('cxr_llava-*.whl')), {norm(o.split('==')[0]) for o in need}
 
-def moves_nothing(lane, wheel, need):
-    "A dry run of `pip install` in the lane: names that would be new, and a complaint if one is there already"
+def would_add(lane, *what):
+    "Name -> version of what `pip install` would put into the lane, by a dry run"
     with tempfile.TemporaryDirectory() as d:
-        lane.pip('install', '--dry-run', '--ignore-requires-python', '--report', f'{d}/report.json', str(wheel))
-        plan = {norm(o['metadata']['name']): o['metadata']['version'] for o in json.loads(Path(d, 'report.json').read_text())['install']}
-    have = freeze(lane)
-    moved = {k: f'{have[k]} -> {v}' for k,v in plan.items() if k in have}
+        lane.pip('install', '--dry-run', '--ignore-requires-python', '--report', f'{d}/report.json', *map(str, what))
+        return {norm(o['metadata']['name']): o['metadata']['version'] for o in json.loads(Path(d, 'report.json').read_text())['install']}
+
+def moves_nothing(lane, wheel, need):
+    "How many of the image's packages an installation would move, and how many it would add that it should not"
+    plan, have, allowed = would_add(lane, wheel), freeze(lane), need | would_add(lane, *MAY_ADD).keys() | {'cxr-llava'}
+    moved, extra = {k: f'{have[k]} -> {v}' for k,v in plan.items() if k in have}, sorted(plan.keys() - allowed)
     print('pip install --dry-run would add: ' + ', '.join(f'{k} {v}' for k,v in sorted(plan.items())))
-    print(f'pip install --dry-run would move: {moved or "nothing"}', flush=True)
-    return len(moved) + len(plan.keys() - need - MAY_ADD - {'cxr-llava'})
+    print(f'pip install --dry-run would move: {moved or "nothing"}' + (f'; should not add: {", ".join(extra)}' if extra else ''), flush=True)
+    return len(moved) + len(extra)
 
 def install_as_kaggle_does(lane, folder):
     "The install cell, in a play Kaggle with the wheels attached and no index to ask"
