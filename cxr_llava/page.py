@@ -169,7 +169,7 @@ def framed(
     "A piece of a page as it will look, for a notebook"
     from IPython.display import HTML
     whole = body if body.startswith('<!doctype') else _document('', '<style>main{padding:4px}</style>' + body)
-    return HTML(el('div', el('iframe', srcdoc=whole, sandbox='', loading='lazy', style=f'width:100%;height:{height}px;border:0')))
+    return HTML(el('div', el('iframe', title='Page of the evaluation', srcdoc=whole, sandbox='', loading='lazy', style=f'width:100%;height:{height}px;border:0')))
 
 # %% ../nbs/33_page.ipynb #aa62653a
 COLOURS = dict(base='var(--c-base)', shuffled='var(--c-probe)', blank='var(--c-probe)', noise='var(--c-probe)', constant='var(--c-base)',

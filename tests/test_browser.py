@@ -15,6 +15,7 @@ if LACKS and os.environ.get('BROWSER_TESTS') == 'required': pytest.fail(f'the br
 if LACKS: pytest.skip(f'no {", ".join(LACKS)}: apt-get install chromium, pip install -e ".[browser]"', allow_module_level=True)
 
 from playwright.sync_api import expect, sync_playwright
+from axe import axe
 from cxr_llava.exports import sr_sections
 from cxr_llava.panel import NOTICE
 from cxr_llava.phantom import phantom_xray
@@ -176,14 +177,6 @@ def pdf_text(data):
         try: out += zlib.decompress(s)
         except zlib.error: pass
     return b''.join(re.findall(rb'\(((?:[^()\\]|\\.)*)\) Tj', out)).decode('latin-1')
-
-def axe(page, inside):
-    "Rules of axe-core that are broken: id -> impact"
-    js = Path(find_spec('axe_playwright_python').submodule_search_locations[0])/'axe.min.js'
-    page.evaluate(js.read_text('utf-8') + ';0')
-    found = page.evaluate('async s => (await axe.run(s)).violations.map(v => [v.id, v.impact, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])', inside)
-    print(found)
-    return {i: impact for i,impact,_ in found}
 
 def safe(page): return page.evaluate('window.hacked') is None
 def no_traceback(page): return 'Traceback' not in page.locator('body').inner_text()

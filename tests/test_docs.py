@@ -124,3 +124,11 @@ def test_notice_fits_a_phone(browser, server):
     page, *_ = opened(browser, f'{server}/index.html', 390)
     assert page.locator('.announcement').evaluate('e => e.scrollWidth - e.clientWidth') <= 0
     page.close()
+
+@pytest.mark.parametrize('name', ['index', 'eval', 'settings', 'glossary', 'results'])
+def test_nothing_serious_for_a_keyboard_or_screen_reader(browser, server, name):
+    pytest.importorskip('axe_playwright_python')
+    from axe import axe
+    page, *_ = opened(browser, f'{server}/{name}.html', 1280)
+    assert not {i for i,impact in axe(page, 'body').items() if impact in ('serious', 'critical')}
+    page.close()

@@ -329,6 +329,10 @@ def broken_links(out):
             if not to.exists(): yield f'{p.name}: no page {o}'
             elif u.fragment and to in parsed and unquote(u.fragment) not in parsed[to].ids: yield f'{p.name}: no anchor {o}'
 
+def reachable(page):
+    "A page whose long lines scroll by keyboard, and whose sidebar headings have a level"
+    return page.replace('<pre>', '<pre tabindex="0">').replace(' role="heading">', ' role="heading" aria-level="2">')
+
 def build(out):
     "Seconds it took. Raises `SystemExit` with the complaints"
     t = time.time()
@@ -339,6 +343,7 @@ def build(out):
         if r.returncode: sys.exit((r.stderr or r.stdout).replace(str(src), 'nbs') + 'the docs site was not built: mend the warnings above.')
         shutil.rmtree(new/'.doctrees', ignore_errors=True)
         (new/'.nojekyll').write_text('')
+        for p in new.rglob('*.html'): p.write_text(reachable(p.read_text('utf-8')), 'utf-8')
         bad = sorted(set(broken_links(new)))
         if bad: sys.exit('\n'.join(bad) + f'\n{len(bad)} broken links: the docs site was not written.')
         shutil.rmtree(out, ignore_errors=True)
