@@ -293,8 +293,8 @@ def _place(device, precision, name):
     mem = torch.cuda.get_device_properties(dev).total_memory/2**30 if cuda else 0.
     return dev, choose_precision(precision, cuda, name, cap, mem), cap
 
-_FLAT_VISION = {r'^language_model\.model': 'model.language_model', r'^vision_tower\.(?!vision_model)': 'model.vision_tower.vision_model.',
-    r'^multi_modal_projector': 'model.multi_modal_projector', r'^language_model\.lm_head': 'lm_head'}
+_FLAT_VISION = {'^language_model.model': 'model.language_model', '^vision_tower.(?!vision_model)': 'model.vision_tower.vision_model.',
+    '^multi_modal_projector': 'model.multi_modal_projector', '^language_model.lm_head': 'lm_head'}
 
 def _read_base(folder, **kw):
     "A model and the names of weights it lacks; folders saved by newer versions, with one vision level less, are read by older ones too"
@@ -303,7 +303,7 @@ def _read_base(folder, **kw):
     with quiet():
         model, info = LlavaForConditionalGeneration.from_pretrained(folder, **kw)
         lost = sorted(info.get('missing_keys') or [])
-        if not lost or not all('vision_tower.vision_model' in o for o in lost): return model, lost
+        if not any('vision_tower.vision_model' in o for o in lost): return model, lost
         model, info = LlavaForConditionalGeneration.from_pretrained(folder, key_mapping=_FLAT_VISION, **kw)
     return model, sorted(info.get('missing_keys') or [])
 

@@ -135,8 +135,8 @@ def broad(tmp_path_factory):
     write_json(d/'adapter/adapter_config.json', c | dict(base_model_name_or_path='cxr_llava/tiny'))
     return d
 
-def flat(k): return k
-def deep(k): return k.replace('model.vision_tower.', 'model.vision_tower.vision_model.')
+def flat(k): return k.replace('vision_tower.vision_model.', 'vision_tower.')
+def deep(k): return flat(k).replace('model.vision_tower.', 'model.vision_tower.vision_model.')
 def oldest(k): return deep(k).replace('base_model.model.model.language_model.', 'base_model.model.language_model.model.').replace('base_model.model.model.vision_tower.', 'base_model.model.vision_tower.')
 
 def renamed(broad, to, name):

@@ -14,7 +14,7 @@ CPU = 'https://download.pytorch.org/whl/cpu'
 TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'pytest-xdist', 'hypothesis'] # beside the image: what builds and tests
 MAY_ADD = ['evaluate'] # with what it needs, beside this package and what the install cell asks for; the notebooks do without it
 
-TESTS = [f'tests/test_{o}.py' for o in ('finetune', 'finetune_inside', 'plan', 'checkpoints', 'kaggle', 'import')]
+TESTS = [f'tests/test_{o}.py' for o in ('finetune', 'finetune_inside', 'plan', 'checkpoints', 'adapters', 'publish', 'kaggle', 'import')]
 SHORT = 'not killed and not full_disk and not second_training and not one_of_two' # the rest takes minutes each
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
@@ -101,6 +101,7 @@ def main():
     after = freeze(lane)
     moved = {k for k,v in have.items() if after.get(k) != v}
     print(f'the install cell moved: {", ".join(sorted(moved)) or "nothing"}; ready after {time.time() - t:.0f} s', flush=True)
+    if args.full: lane.pip('install', *MAY_ADD) # one chapter shows it
     tests = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-n', '2', *TESTS, *([] if args.full else ['-k', SHORT])]
     pages = ['tools/runall.py', *([] if args.full else ['40_demo', '--layout', 'new'])]
     steps = [('tests', tests), ('rehearsal', pages)]
