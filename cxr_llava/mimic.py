@@ -91,13 +91,17 @@ def _tree_file(bases, stem):
     "Path of an X-ray in any of the trees, or None"
     return next((p for b in bases for s in ('.jpg', '.png', '.dcm') if os.path.isfile(p := f'{b}/{stem}{s}')), None)
 
+def _tree_files(bases, folder, xrays):
+    "(path, view) pairs of a study's X-rays, and why others are not among them"
+    places = [(_tree_file(bases, folder + x), x, v) for x,v in xrays]
+    return frontal_first((p, v) for p,_,v in places if p), [f'X-ray file missing: {x}' for p,x,_ in places if not p]
+
 # %% ../nbs/03c_mimic.ipynb #c5d7b55c
 def _mimic_study(bases, archive, job):
     "A `Study`, or why there is none; runs in a process of its own"
     (sub, sid), xrays, split, labels = job
     tail = f'files/p{sub[:2]}/p{sub}/s{sid}'
-    places = [(_tree_file(bases, f'{tail}/{x}'), x, v) for x,v in xrays]
-    pairs, lost = frontal_first((p, v) for p,_,v in places if p), [f'X-ray file missing: {x}' for p,x,_ in places if not p]
+    pairs, lost = _tree_files(bases, f'{tail}/', xrays)
     if not pairs: return sid, sub, 'X-ray file missing'
     if split is None: return sid, sub, 'unknown split, or two splits for one study'
     data = _report_of(bases, archive, f'{tail}.txt')
@@ -159,8 +163,7 @@ def iter_mimic_csv(
             if not sub or isinstance(todo, str): rejects.add(where, todo if sub else 'no subject_id', patient=sub); continue
             for sid,xrays,text in todo:
                 found['xrays'] += len(xrays)
-                places = [(_tree_file(bases, x.lstrip('/')), x, v) for x,v in xrays]
-                pairs, lost = frontal_first((p, v) for p,_,v in places if p), [f'X-ray file missing: {x}' for p,x,_ in places if not p]
+                pairs, lost = _tree_files(bases, '', [(x.lstrip('/'), v) for x,v in xrays])
                 why = 'duplicate id' if sid in seen else 'X-ray file missing' if not pairs else '' if isinstance(text, str) else 'the report is not text'
                 st = None if why else from_report(f's{sid}', f'p{sub}', 'mimic_csv', pairs, text, split, **left_out(lost))
                 if why or no_text(st): rejects.add(where, why or NO_TEXT, id=f's{sid}', patient=f'p{sub}'); continue
