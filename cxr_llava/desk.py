@@ -15,7 +15,7 @@ from .panel import (doubts_html, example_study, find_reference, findings_chips, 
     step_into, uploaded)
 from .film import compare_html, film_html
 from .exports import download_links
-from .case import Case, read_study
+from .case import LOOKED, LOOKING, RATING, Case, read_study
 
 # %% ../nbs/40b_desk.ipynb #46736413
 ONE = threading.Lock() # Held while a model works
@@ -317,7 +317,7 @@ def rate(self:Desk):
         case.sure = rated
         self.refresh()
         return 'Sentences are rated by how often other drafts agree.'
-    self._work_out(lambda flag: case.rated(self.model, flag), keep, 'Writing other drafts, to see where they agree; Stop ends it.')
+    self._work_out(lambda flag: case.rated(self.model, flag), keep, RATING)
 
 @patch
 def show_evidence(self:Desk):
@@ -327,8 +327,8 @@ def show_evidence(self:Desk):
     def keep(maps):
         case.heat[i] = maps
         self._film()
-        return 'The overlay is there: a hint for checking, not proof.'
-    self._work_out(lambda flag: case.places(self.model, i), keep, 'Looking for the evidence.')
+        return LOOKED
+    self._work_out(lambda flag: case.places(self.model, i), keep, LOOKING)
 
 # %% ../nbs/40b_desk.ipynb #b3488931
 @patch

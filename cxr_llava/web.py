@@ -22,7 +22,7 @@ from .model import adapter_folder, read_adapter
 from .panel import CSS, EXAMPLES, NOTICE, PANEL_CSS, doubts_html, example_study, findings_chips, head_html, list_folder, log_html, so_far, start_folder, status_html
 from .film import compare_html, film_html
 from .exports import download_links
-from .case import Case, read_study
+from .case import LOOKED, LOOKING, RATING, Case, read_study
 from .desk import ONE, sentence_of
 from .demo import ReportPanel, demo_model
 
@@ -257,7 +257,7 @@ def web_rate(
     "How sure the model is of each sentence"
     try:
         if case is None or case.report is None: raise CXRError('There is no report yet: press Generate report first.')
-        yield dict(status=status_html('Writing other drafts, to see where they agree; Stop ends it.', 'busy'))
+        yield dict(status=status_html(RATING, 'busy'))
         with ONE: said = case.rated(model, flag)
         case.sure = said or case.sure
         yield web_fields(case, 'This was stopped before its end.' if said is None else 'Sentences are rated by how often other drafts agree.', 'done')
@@ -276,9 +276,9 @@ def web_look(
     try:
         if case is None: return
         if sentence >= 0 and sentence not in case.heat:
-            yield dict(status=status_html('Looking for the evidence.', 'busy'))
+            yield dict(status=status_html(LOOKING, 'busy'))
             with ONE: case.heat[sentence] = case.places(model, sentence)
-            yield dict(status=status_html('The overlay is there: a hint for checking, not proof.', 'done'))
+            yield dict(status=status_html(LOOKED, 'done'))
         yield dict(film=case.film(low, high, invert, sentence, opacity))
     except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
 
