@@ -201,6 +201,7 @@ def fit(
             run.busy, run.done = run.busy + clock.busy, run.done + clock.done
             if run.rank == 0: shutil.rmtree(run.paths['checkpoints']/'.writing', ignore_errors=True)
 
+# %% ../nbs/20_finetune.ipynb #e1e71496
 def set_up(run):
     "Trainer and clock for the way to train that is next"
     cfg, (micro, every) = run.cfg, run.ways[0]
@@ -283,6 +284,7 @@ def compared(
     except CXRError: planned = dict(gib=None, seconds=None)
     return dict(planned=planned, measured=dict(gib=round(peak_memory(run.cuda), 2), seconds=round(run.busy/max(run.done*cfg.effective_batch, 1), 4)))
 
+# %% ../nbs/20_finetune.ipynb #cd9d1f85
 def conclude(
     run:Run, # Trained
     done:int, # Optimiser steps done

@@ -75,6 +75,7 @@ def _from_columns(obj, path):
     if any(r != rows[0] for r in rows): raise CXRError(f'{path} holds columns of different lengths or rows: give every study a value in each.')
     return [dict(zip(obj, vs)) for vs in zip(*([v for _,v in c] for c in cols))]
 
+# %% ../nbs/36a_foreign.ipynb #6af336d3
 def read_records(
     path, # JSON, JSON lines, CSV or TSV, plain or packed by gzip
 )->list: # Pairs of where it stands, in words, and a dict

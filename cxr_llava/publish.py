@@ -246,6 +246,7 @@ def publish(
     if cfg.repo: say(f'uploaded: {upload(last, cfg.repo, cfg.rights, not cfg.public, cfg.hf_token or None)}')
     return last
 
+# %% ../nbs/24_publish.ipynb #70d72daa
 def judged_card(adapter, run)->Path:
     "The adapter with scores on its card, when there are any; one that is not the run's own is copied for that"
     home = run_root(run)

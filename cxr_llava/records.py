@@ -288,6 +288,7 @@ def from_report(
     return Study(study_id, patient_id, source, [p for p,_ in pairs], [v for _,v in pairs], s.indication or s.history, s.comparison, s.technique,
                  s.findings, s.impression, text, split, flags)
 
+# %% ../nbs/03a_records.ipynb #45498dec
 NO_TEXT = 'no sections: neither findings nor impression'
 
 def no_text(st): # A `Study` -> whether it has neither findings nor impression

@@ -278,6 +278,7 @@ def _row_study(where, row, cols, files, rejects):
     st.split = SPLITS.get(label, '')
     return st
 
+# %% ../nbs/03_sources.ipynb #35d3dfed
 def _table_in(path):
     "The table of a folder"
     p = Path(path).is_dir() and locate(path, 'metadata.csv', '*.csv', '*.tsv', '*.jsonl')
