@@ -7,11 +7,13 @@ __all__ = ['image_tokens', 'tokenise', 'xray_pixels', 'CXRModel', 'xray_key']
 
 # %% ../nbs/16_generate.ipynb #e7d69ef4
 import contextlib, copy, os, re, threading
+from itertools import takewhile
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
 from .images import XRay, prepare_xray, read_xray
 from .prompts import IMAGE, make_prompt, neutralise, render_chat
 from .answer import Report
+from .passes import quick_pass
 
 # %% ../nbs/16_generate.ipynb #624d3dd3
 def image_tokens(
@@ -79,12 +81,23 @@ def _dtype(self:CXRModel):
     "What the vision tower computes in"
     return next(p.dtype for n,p in self._llava.named_parameters() if 'vision_tower' in n)
 
-@patch
-def _forward(self:CXRModel, tuned=True, **kw):
-    "One pass of the model, with its adapter switched on or off"
+@contextlib.contextmanager
+def _state(m, tuned):
+    "The model for one thread, without gradients, and with its adapter switched on or off"
     import torch
-    off = self.model.disable_adapter() if self.has_adapter and not tuned else contextlib.nullcontext()
-    with self._lock, torch.inference_mode(), off: return self._llava(**kw)
+    off = m.model.disable_adapter() if m.has_adapter and not tuned else contextlib.nullcontext()
+    with m._lock, torch.inference_mode(), off: yield
+
+@patch
+def _passes(self:CXRModel, tuned=True):
+    "A function that runs one pass: tokens, a cache with all that stands before them, positions; the logits of the last `keep` come back"
+    with _state(self, tuned): quick = quick_pass(self._llava)
+    def run(ids, cache, pos, mask=None, keep=1, pixels=None):
+        with _state(self, tuned):
+            if quick and pixels is None: return quick(ids, cache, pos, mask, keep)
+            look = {} if pixels is None else dict(pixel_values=pixels.to(self.device, self._dtype()))
+            return self._llava(input_ids=ids, attention_mask=mask, position_ids=pos, past_key_values=cache, use_cache=True, logits_to_keep=keep, **look).logits
+    return run
 
 # %% ../nbs/16_generate.ipynb #86cf4773
 @patch
@@ -126,12 +139,17 @@ def as_report(self:CXRModel,
 
 # %% ../nbs/16_generate.ipynb #08da0e89
 @patch
-def _rows(self:CXRModel, chats, limit):
-    "Token ids of chats (lists of turns that end with a question), and the length cap that fits. Raises `CXRError` when a chat is too long"
-    rows = [tokenise(self.processor, render_chat(c, add_generation_prompt=True)[0])[0] for c in chats]
+def _fits(self:CXRModel, rows, limit):
+    "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long"
     room = self._llava.config.text_config.max_position_embeddings - max(map(len, rows))
     if room < 1: raise CXRError(f'The question, with its X-rays and earlier turns, is {1 - room} tokens too long for this model: leave something out.')
-    return rows, min(int(limit or self.max_new_tokens), room)
+    return min(int(limit or self.max_new_tokens), room)
+
+@patch
+def _rows(self:CXRModel, chats, limit):
+    "Token ids of chats (lists of turns that end with a question), and the length cap that fits"
+    rows = [tokenise(self.processor, render_chat(c, add_generation_prompt=True)[0])[0] for c in chats]
+    return rows, self._fits(rows, limit)
 
 @patch
 def _padded(self:CXRModel, rows):
@@ -149,13 +167,11 @@ def _write(self:CXRModel, rows, pixels, limit, stop=None, tuned=True, rng=None, 
     import torch
     from transformers import DynamicCache
     ids, mask, pos = self._padded(rows)
-    cache, alive, res = DynamicCache(), list(range(len(rows)*copies)), [([], []) for _ in range(len(rows)*copies)]
-    extra = dict(pixel_values=pixels.to(self.device, self._dtype()))
+    run, cache, alive, res = self._passes(tuned), DynamicCache(), list(range(len(rows)*copies)), [([], []) for _ in range(len(rows)*copies)]
     for _ in range(limit):
         if stop is not None and stop.is_set(): break
-        out = self._forward(tuned, input_ids=ids, attention_mask=mask, position_ids=pos, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
-        logps = out.logits[:, -1].float().log_softmax(-1)
-        if extra and copies > 1:
+        logps = run(ids, cache, pos, mask, pixels=pixels)[:, -1].float().log_softmax(-1)
+        if pixels is not None and copies > 1:
             cache.batch_repeat_interleave(copies)
             logps, pos, mask = (o if o is None else o.repeat_interleave(copies, 0) for o in (logps, pos, mask))
         new = logps.argmax(-1) if rng is None else torch.multinomial(logps.exp(), 1, generator=rng)[:, 0]
@@ -166,7 +182,7 @@ def _write(self:CXRModel, rows, pixels, limit, stop=None, tuned=True, rng=None, 
             alive, rest = [alive[j] for j in keep], torch.tensor(keep, device=self.device)
             cache.batch_select_indices(rest)
             new, pos, mask = new[rest], pos[rest], None if mask is None else mask[rest]
-        ids, pos, extra = new[:, None], pos[:, -1:] + 1, {}
+        ids, pos, pixels = new[:, None], pos[:, -1:] + 1, None
         if mask is not None: mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
     return res
 
@@ -277,20 +293,33 @@ def _look(self:CXRModel, src):
 
 # %% ../nbs/16_generate.ipynb #f01d5869
 @patch
-def _cache(self:CXRModel, ids, src, tuned):
-    "Keys and values of the start of a chat up to the end of its X-rays; computed only when the last text was about something else"
+def _encoded(self:CXRModel, turns):
+    "Token ids of a chat that ends with a question, and where its steps end: after the X-rays, and after each question"
+    ids, labels = tokenise(self.processor, *render_chat(turns, add_generation_prompt=True))
+    starts = [i for i in range(1, len(ids)) if labels[i] != -100 and labels[i - 1] == -100] # of the answers
+    return ids, [len(ids) - ids[::-1].index(self.processor.image_token_id), *starts, len(ids)]
+
+def _copied(cache, n):
+    "The first `n` places of a cache; the numbers are shared, and what is written next makes new ones"
+    res = copy.copy(cache)
+    res.layers = [copy.copy(o) for o in res.layers]
+    if res.get_seq_length() > n: res.crop(n - res.get_seq_length())
+    return res
+
+@patch
+def _taken_in(self:CXRModel, run, ids, ends, src, tuned):
+    "Cache after a chat, and the logits of what comes next; steps that the last chat began with are not taken again"
     import torch
     from transformers import DynamicCache
     name, pixels = self._look(src)
-    key, kept = (name, tuned or not self.has_adapter), self._kept
-    if kept[0] != key:
-        kept = key, DynamicCache()
-        self._forward(tuned, input_ids=torch.tensor([ids], device=self.device), pixel_values=pixels.to(self.device, self._dtype()),
-            past_key_values=kept[1], use_cache=True, logits_to_keep=1)
-        self._kept = kept
-    res = copy.copy(kept[1])
-    res.layers = [copy.copy(o) for o in res.layers] # they share the numbers; what is written next makes new ones
-    return res
+    key, (was, kept) = (name, tuned or not self.has_adapter), self._kept
+    same = [] if was != key else [a for a,_ in takewhile(lambda o: o[0] == o[1] and kept[0][:o[0]] == ids[:o[0]], zip(kept[1], ends[:-1]))]
+    cache, at = (_copied(kept[2], same[-1]), same[-1]) if same else (DynamicCache(), 0)
+    for end in ends[len(same):]:
+        part, places = (torch.tensor([o], device=self.device) for o in (ids[at:end], range(at, end)))
+        logits, at = run(part, cache, places, pixels=None if at else pixels), end
+    self._kept = key, (ids, ends, _copied(cache, at))
+    return cache, logits
 
 # %% ../nbs/16_generate.ipynb #22547812
 def _guess(ids, n=8):
@@ -299,31 +328,33 @@ def _guess(ids, n=8):
     return [] if i is None else ids[i + 2:i + 2 + n]
 
 @patch
-def _tokens(self:CXRModel, ids, src, limit, stop=None, tuned=True):
-    "Greedy (id, log-probability) after the token ids `ids`, one by one, the end token included"
+def _tokens(self:CXRModel, ids, ends, src, limit, stop=None, tuned=True):
+    "Greedy (id, log-probability) after a chat, one by one, the end token included"
     import torch
-    image, ids, end = self.processor.image_token_id, list(ids), len(ids) + limit
-    n = len(ids) - ids[::-1].index(image) # where the last X-ray ends
-    cache, feed, guess = self._cache(ids[:n], src, tuned), ids[n:], []
+    run, ids, end, device, image = self._passes(tuned), list(ids), len(ids) + limit, self.device, self.processor.image_token_id
+    cache, guess = None, []
     while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
-        out = self._forward(tuned, input_ids=torch.tensor([feed + guess], device=self.device), past_key_values=cache, use_cache=True,
-            logits_to_keep=len(guess) + 1)
-        best = [o[0].tolist() for o in out.logits.float().log_softmax(-1).max(-1)]
+        if cache is None: cache, logits = self._taken_in(run, tuple(ids), ends, src, tuned)
+        else:
+            feed, at = ids[-1:] + guess, cache.get_seq_length()
+            feed, places = (torch.tensor([o], device=device) for o in (feed, range(at, at + len(feed))))
+            logits = run(feed, cache, places, keep=len(guess) + 1)
+        best = [o[0].tolist() for o in logits.float().log_softmax(-1).max(-1)]
         right = next((j for j,(g,t) in enumerate(zip(guess, best[1])) if g != t), len(guess))
         new = list(zip(best[1], best[0]))[:min(right + 1, end - len(ids))]
         new = new[:next((j + 1 for j,(t,_) in enumerate(new) if t in self._eos), None)]
         ids += [t for t,_ in new]
         if cache.get_seq_length() > len(ids) - 1: cache.crop(len(ids) - 1 - cache.get_seq_length())
-        feed, guess = ids[-1:], [g for g in _guess(ids) if g != image]
+        guess = [g for g in _guess(ids) if g != image]
         yield from new
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
 @patch
-def _stream(self:CXRModel, turns, src, question, limit, stop=None, tuned=True):
-    "Pieces of text; the finished `Report` is returned and kept as `last`"
-    (row,), limit = self._rows([turns], limit)
+def _stream(self:CXRModel, chat, src, question, limit, stop=None, tuned=True):
+    "Pieces of text; the finished `Report` is returned and kept as `last`. `chat` comes from `_encoded`"
+    limit = self._fits(chat[:1], limit)
     ids, ps, shown, tok = [], [], '', self.processor.tokenizer
-    for t,p in self._tokens(row, src, limit, stop, tuned):
+    for t,p in self._tokens(*chat, src, limit, stop, tuned):
         ids.append(t), ps.append(p)
         text = tok.decode([o for o in ids if o not in self._eos], skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip()
         if text.endswith('\ufffd') or not text.startswith(shown) or text == shown: continue
@@ -346,7 +377,7 @@ def stream(self:CXRModel,
 ): # Generator of text; afterwards the `Report` is in `last`, and is what the generator returns
     "The report as it is written"
     q = make_prompt(indication)
-    return self._stream(_asked(src, q), src, q, max_new_tokens, stop, tuned)
+    return self._stream(self._encoded(_asked(src, q)), src, q, max_new_tokens, stop, tuned)
 
 # %% ../nbs/16_generate.ipynb #41359910
 def _finish(pieces):
@@ -373,13 +404,14 @@ def _history(history):
     return [[{'from': 'human', 'value': safe(q, 1000)}, {'from': 'gpt', 'value': safe(a, 4000)}] for q,a in pairs]
 
 @patch
-def _chat_turns(self:CXRModel, src, history, q, limit):
-    "The turns of a chat that leaves room for an answer"
+def _chat(self:CXRModel, src, history, q, limit):
+    "A chat that leaves room for an answer, as `_encoded` gives it"
     past, room = _history(history), self._llava.config.text_config.max_position_embeddings - min(int(limit or self.max_new_tokens), 64)
     while True:
         turns = [t for p in past for t in p] + [{'from': 'human', 'value': q}]
         turns[:1] = _asked(src, turns[0]['value'])
-        if not past or len(tokenise(self.processor, render_chat(turns, True)[0])[0]) <= room: return turns
+        chat = self._encoded(turns)
+        if not past or len(chat[0]) <= room: return chat
         del past[1 if len(past) > 1 else 0]
 
 # %% ../nbs/16_generate.ipynb #3ddc0179
@@ -395,7 +427,7 @@ def chat(self:CXRModel,
     "The answer to a question, as it is written. Raises `CXRError` on an empty question"
     q = neutralise(question)
     if not q: raise CXRError('The question is empty: ask something about the X-ray.')
-    return self._stream(self._chat_turns(src, history, q, max_new_tokens), src, q, max_new_tokens, stop, tuned)
+    return self._stream(self._chat(src, history, q, max_new_tokens), src, q, max_new_tokens, stop, tuned)
 
 @patch
 def ask(self:CXRModel,

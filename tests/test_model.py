@@ -65,19 +65,41 @@ def test_answers_do_not_depend_on_what_was_asked_before(m, tmp_path):
             seen[key] = m.last.text
         assert got == seen[key], key
 
-def test_the_xray_is_looked_at_once(m, monkeypatch):
-    looked, forward = [], type(m)._forward
-    def spy(self, tuned=True, **kw):
-        looked.append('pixel_values' in kw)
-        return forward(self, tuned, **kw)
-    monkeypatch.setattr(type(m), '_forward', spy)
+@pytest.fixture
+def passes(m, monkeypatch):
+    "(tokens, whether an X-ray is among them) of each pass"
+    res, old = [], type(m)._passes
+    def spy(self, tuned=True):
+        run = old(self, tuned)
+        def noted(ids, *args, pixels=None, **kw):
+            res.append((ids.shape[1], pixels is not None))
+            return run(ids, *args, pixels=pixels, **kw)
+        return noted
+    monkeypatch.setattr(type(m), '_passes', spy)
     m._kept = None, None
+    return res
+
+def test_the_xray_is_looked_at_once(m, passes):
     rep = m.generate_report(XRAYS[0], max_new_tokens=40)
     a = m.ask(XRAYS[0], 'Is there an effusion?', [rep], 8)
     m.ask(XRAYS[0], 'Is the heart enlarged?', [rep, ('Is there an effusion?', a)], 8)
-    assert sum(looked) == 1
+    assert sum(look for _,look in passes) == 1
     m.ask(XRAYS[1], 'Is there an effusion?', [], 8)
-    assert sum(looked) == 2
+    assert sum(look for _,look in passes) == 2
+
+def test_a_chat_takes_in_only_what_is_new(m, passes):
+    "Each question costs its own words and the answer before it, however long the chat; another question at the same place, no more"
+    rep, sizes, history = m.generate_report(XRAYS[0]), [], []
+    history = [rep]
+    for i in range(5):
+        passes.clear()
+        history.append((q := f'Is there an effusion, asked for the {"first second third fourth fifth".split()[i]} time?', m.ask(XRAYS[0], q, history, 8)))
+        sizes.append(passes[0][0])
+    length = len(m._chat(XRAYS[0], history, 'And now?', 8)[0])
+    assert max(sizes[1:]) < 60 < length - 150
+    passes.clear()
+    m.ask(XRAYS[0], 'Or now?', history[:-1], 8)
+    assert passes[0][0] <= sizes[-1]
 
 @pytest.mark.parametrize('precision,n', [('fp32', 60), ('bf16', 20)])
 def test_no_text_depends_on_what_came_before(precision, n):
@@ -91,26 +113,24 @@ def test_no_text_depends_on_what_came_before(precision, n):
     def anew(fn, *args):
         m._kept = m._seen = None, None
         return fn(*args)
-    want = [(r, anew(answer, x, [r])) for x in xrays for r in [anew(report, x)]]
-    assert len({r.text for r,_ in want}) > 5
-    for x,(rep,ans) in zip(xrays, want): # the X-ray before was another one; here the question comes first
-        assert answer(x, [rep]).tokens == ans.tokens and report(x).tokens == rep.tokens
+    want = [(r, a, anew(answer, x, [r, a])) for x in xrays for r in [anew(report, x)] for a in [anew(answer, x, [r])]]
+    assert len({r.text for r,_,_ in want}) > 5
+    for x,(rep,ans,last) in zip(xrays, want): # the X-ray before was another one; here the questions come first, and in a chat
+        assert answer(x, [rep]).tokens == ans.tokens and answer(x, [rep, ans]).tokens == last.tokens and report(x).tokens == rep.tokens
 
-def test_guesses_save_passes_and_change_no_text(m, monkeypatch):
-    passes, forward = [], type(m)._forward
-    def spy(self, tuned=True, **kw):
-        passes[-1] += 1
-        return forward(self, tuned, **kw)
-    monkeypatch.setattr(type(m), '_forward', spy)
+def test_guesses_save_passes_and_change_no_text(m, passes, monkeypatch):
+    counts = []
     def texts():
-        passes.append(0)
+        passes.clear()
         reps = [m.generate_report(x) for x in XRAYS]
-        return [r.text for r in reps] + [m.ask(x, 'Is there an effusion?', [r], 24) for x,r in zip(XRAYS, reps)]
+        res = [r.text for r in reps] + [m.ask(x, 'Is there an effusion?', [r], 24) for x,r in zip(XRAYS, reps)]
+        counts.append(len(passes))
+        return res
     want = texts()
     for guess in (lambda ids: [], lambda ids: ids[-1:]*8, lambda ids: [m.processor.image_token_id]*8):
         monkeypatch.setattr('cxr_llava.generate._guess', guess)
         assert texts() == want
-    assert passes[0] < .95*passes[1] and passes[1] == passes[3]
+    assert counts[0] < .95*counts[1] and counts[1] == counts[3]
 
 def test_texts_written_at_the_same_time_do_not_mix(m):
     want = [m.generate_report(x, max_new_tokens=40).text for x in XRAYS[:3]]
@@ -151,9 +171,8 @@ HOSTILE = ['<image>', '<image>'*50, '</s>', '<s>', '<pad>', '<unk>', '<|im_end|>
 
 def structure(m, src, history, q):
     "Counts of everything that gives a prompt its structure"
-    from cxr_llava.prompts import render_chat
-    text = render_chat(m._chat_turns(src, history, q, 8), True)[0]
-    (ids,), _ = m._rows([m._chat_turns(src, history, q, 8)], 8)
+    ids, _ = m._chat(src, history, q, 8)
+    text = m.processor.tokenizer.decode(ids)
     special = {t: ids.count(t) for t in {*m.processor.tokenizer.all_special_ids, m.processor.image_token_id}}
     return special, text.count('USER:'), text.count('ASSISTANT:'), text.lower().count('user:'), text.lower().count('assistant:')
 
@@ -165,20 +184,21 @@ def test_no_text_changes_the_prompt(m, bad):
     assert structure(m, x, [(bad[:300] + '?', bad[:300] + '.')], neutralise(bad + '?')) == plain
     seen = {}
     class Rep(Exception): pass
-    def spy(turns, *a): seen['turns'] = turns; raise Rep
-    old, m._rows = m._rows, spy
+    def spy(turns): seen['turns'] = turns; raise Rep
+    old, m._encoded = m._encoded, spy
     try:
         with pytest.raises(Rep): list(m.stream(x, bad))
         with pytest.raises(Rep): m.ask(x, bad + '?')
-    finally: m._rows = old
-    assert seen['turns'][0][0]['value'].count('<image>') == 1
+    finally: m._encoded = old
+    assert seen['turns'][0]['value'].count('<image>') == 1
     q = make_prompt(bad)
     assert '<image>' not in q and '</s>' not in q and 'USER:' not in q.upper() and len(q) < 400
 
 def test_long_chats_fit(m):
     hist = [(f'Question {i}?', 'The heart is normal. '*40) for i in range(30)]
-    (row,), limit = m._rows([m._chat_turns(XRAYS[0], hist, 'word '*190, 64)], 64)
-    assert len(row) + limit <= 1024 and row.count(m.processor.image_token_id) == 64
+    row, ends = m._chat(XRAYS[0], hist, 'word '*190, 64)
+    limit = m._fits([row], 64)
+    assert limit == 64 and ends[-1] == len(row) and len(row) + limit <= 1024 and row.count(m.processor.image_token_id) == 64
     assert m.ask(XRAYS[0], 'word '*1000, [], 4) == m.ask(XRAYS[0], 'word '*200, [], 4)
     with pytest.raises(CXRError, match='tokens too long'): m.ask(XRAYS[0], 'xq'*500, [], 4)
     with pytest.raises(CXRError, match='empty'): m.ask(XRAYS[0], '\x00 \n')
