@@ -60,14 +60,16 @@ def first(q): return [{'from': 'human', 'value': f'<image>\n{q}'}]
 def bench_reports(m, paths, batches, limit, repeats):
     "Reports per second, one row per way; the median of the repeats"
     from cxr_llava.prompts import make_prompt
-    pipe, rows, texts = make_pipe(m), [], {}
+    pipe, rows = make_pipe(m), []
     ways = {'pipeline': lambda: [pipe(p, first(make_prompt()), limit) for p in paths]}
     ways |= {b: lambda b=b: [r.text for r in m.generate_reports(paths, batch_size=b, max_new_tokens=limit)] for b in batches}
     for fn in ways.values(): fn() if len(paths) < 5 else (pipe(paths[0], first(make_prompt()), limit), m.generate_reports(paths[:2], max_new_tokens=limit))
-    for name,fn in ways.items():
-        runs = [timed(fn) for _ in range(repeats)]
-        texts[name] = runs[0][0]
-        wall, cpu = (statistics.median(o[i] for o in runs) for i in (1, 2))
+    runs = {name: [] for name in ways}
+    for _ in range(repeats): # in turns: the speed of a machine changes
+        for name,fn in ways.items(): runs[name].append(timed(fn))
+    texts = {name: r[0][0] for name,r in runs.items()}
+    for name,r in runs.items():
+        wall, cpu = (statistics.median(o[i] for o in r) for i in (1, 2))
         rows.append(dict(way=str(name), reports=len(paths), wall_s=round(wall, 3), cpu_s=round(cpu, 3), reports_per_s=round(len(paths)/wall, 2),
             same_texts=sum(a == b for a,b in zip(texts[name], texts['pipeline']))))
         tell(rows[-1], rows[0])
@@ -78,7 +80,7 @@ def tell(row, first):
     print(f"{row['way']:>10}: {row['reports_per_s']:7.2f} reports/s, {row['times_pipeline_wall']:6.2f} x wall, {row['times_pipeline_cpu']:6.2f} x CPU, "
         f"{row['same_texts']} of {row['reports']} texts the same", flush=True)
 
-def bench_followup(m, paths, limit):
+def bench_followup(m, paths, limit, repeats=1):
     "A question after the report: with the X-ray kept, by the same model anew, and by the pipeline anew"
     from cxr_llava.generate import _history
     pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
@@ -86,7 +88,7 @@ def bench_followup(m, paths, limit):
         rep = m.generate_report(p)
         turns = [t for pair in _history([rep]) for t in pair]
         turns[0] = dict(turns[0], value='<image>\n' + turns[0]['value'])
-        for q in QUESTIONS:
+        for q in QUESTIONS*repeats:
             texts = set()
             def ask(way, fn):
                 if way.startswith('anew'): m._kept = m._seen = None, None
@@ -175,7 +177,7 @@ def run_cpu(a):
         paths = phantoms(d, max(a.n, a.asked))
         res = dict(model=m.info | dict(adapter='tiny_adapter()'), cores=1, threads=1)
         if a.n: res['reports'] = bench_reports(m, paths[:a.n], a.batches, m.max_new_tokens, a.repeats)
-        res |= dict(followup_kept_size=bench_followup(m, paths[:a.asked], 32), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32))
+        res |= dict(followup_kept_size=bench_followup(m, paths[:a.asked], 32, a.repeats), followup_full_size=bench_followup(m, phantoms(d, a.asked, 2048), 32, a.repeats))
         m = CXRModel(*load_base(str(random_llava(Path(d)/'base', 'tower')), 'fp32'), max_new_tokens=32)
         m._eos = set() # random weights: every text has the same length
         return res | dict(followup_large_tower=bench_followup(m, paths[:2], 16))
