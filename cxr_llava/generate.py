@@ -6,14 +6,13 @@
 __all__ = ['image_tokens', 'tokenise', 'xray_pixels', 'CXRModel', 'xray_key']
 
 # %% ../nbs/16_generate.ipynb #e7d69ef4
-import contextlib, copy, os, re, threading
-from itertools import takewhile
+import contextlib, os, re, threading
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
 from .images import XRay, prepare_xray, read_xray
 from .prompts import IMAGE, make_prompt, neutralise, render_chat
 from .answer import Report
-from .passes import quick_pass
+from .passes import copied, quick_pass
 
 # %% ../nbs/16_generate.ipynb #624d3dd3
 def image_tokens(
@@ -299,12 +298,13 @@ def _encoded(self:CXRModel, turns):
     starts = [i for i in range(1, len(ids)) if labels[i] != -100 and labels[i - 1] == -100] # of the answers
     return ids, [len(ids) - ids[::-1].index(self.processor.image_token_id), *starts, len(ids)]
 
-def _copied(cache, n):
-    "The first `n` places of a cache; the numbers are shared, and what is written next makes new ones"
-    res = copy.copy(cache)
-    res.layers = [copy.copy(o) for o in res.layers]
-    if res.get_seq_length() > n: res.crop(n - res.get_seq_length())
-    return res
+def _shared(kept, ids, ends):
+    "How many steps a chat has in common with a kept one, its last question left out"
+    n = 0
+    for a,b in zip(kept[1], ends[:-1]):
+        if a != b or kept[0][:a] != ids[:a]: break
+        n += 1
+    return n
 
 @patch
 def _taken_in(self:CXRModel, run, ids, ends, src, tuned):
@@ -313,12 +313,13 @@ def _taken_in(self:CXRModel, run, ids, ends, src, tuned):
     from transformers import DynamicCache
     name, pixels = self._look(src)
     key, (was, kept) = (name, tuned or not self.has_adapter), self._kept
-    same = [] if was != key else [a for a,_ in takewhile(lambda o: o[0] == o[1] and kept[0][:o[0]] == ids[:o[0]], zip(kept[1], ends[:-1]))]
-    cache, at = (_copied(kept[2], same[-1]), same[-1]) if same else (DynamicCache(), 0)
-    for end in ends[len(same):]:
+    same = _shared(kept, ids, ends) if was == key else 0
+    at = ends[same - 1] if same else 0
+    cache = copied(kept[2], at) if same else DynamicCache()
+    for end in ends[same:]:
         part, places = (torch.tensor([o], device=self.device) for o in (ids[at:end], range(at, end)))
         logits, at = run(part, cache, places, pixels=None if at else pixels), end
-    self._kept = key, (ids, ends, _copied(cache, at))
+    self._kept = key, (ids, ends, copied(cache, at))
     return cache, logits
 
 # %% ../nbs/16_generate.ipynb #22547812
@@ -352,7 +353,7 @@ def _tokens(self:CXRModel, ids, ends, src, limit, stop=None, tuned=True):
 @patch
 def _stream(self:CXRModel, chat, src, question, limit, stop=None, tuned=True):
     "Pieces of text; the finished `Report` is returned and kept as `last`. `chat` comes from `_encoded`"
-    limit = self._fits(chat[:1], limit)
+    limit = self._fits([chat[0]], limit)
     ids, ps, shown, tok = [], [], '', self.processor.tokenizer
     for t,p in self._tokens(*chat, src, limit, stop, tuned):
         ids.append(t), ps.append(p)

@@ -89,8 +89,7 @@ def test_the_xray_is_looked_at_once(m, passes):
 
 def test_a_chat_takes_in_only_what_is_new(m, passes):
     "Each question costs its own words and the answer before it, however long the chat; another question at the same place, no more"
-    rep, sizes, history = m.generate_report(XRAYS[0]), [], []
-    history = [rep]
+    sizes, history = [], [m.generate_report(XRAYS[0])]
     for i in range(5):
         passes.clear()
         history.append((q := f'Is there an effusion, asked for the {"first second third fourth fifth".split()[i]} time?', m.ask(XRAYS[0], q, history, 8)))

@@ -111,7 +111,7 @@ def test_what_it_cannot_do_is_left_to_the_model():
     refuse(eager)
     refuse(torch.nn.Linear(2, 2))
 
-@pytest.mark.parametrize('where', ['', 'layers.1', 'layers.0.self_attn', 'layers.2.mlp'])
+@pytest.mark.parametrize('where', ['', 'rotary_emb', 'layers.1', 'layers.0.self_attn', 'layers.2.mlp'])
 def test_hooks_on_what_is_passed_over_are_not_missed(where):
     for name in ('register_forward_hook', 'register_forward_pre_hook'):
         model = llava()
@@ -147,3 +147,15 @@ def test_a_model_without_a_quick_pass_writes_the_same(monkeypatch):
     want = texts()
     monkeypatch.setattr('cxr_llava.generate.quick_pass', lambda llava: None)
     assert texts() == want
+
+def test_only_xrays_go_through_the_whole_model(monkeypatch):
+    "Every pass after the first is a quick one, for one text and for a batch"
+    from cxr_llava.model import load_model
+    from cxr_llava.phantom import phantom_xray
+    m, x, calls = load_model(), phantom_xray(2, effusion='left'), []
+    forward = m._llava.forward
+    monkeypatch.setattr(m._llava, 'forward', lambda *a, **kw: calls.append('pixel_values' in kw) or forward(*a, **kw))
+    rep = m.generate_report(x)
+    m.ask(x, 'Is there an effusion?', [rep], 24)
+    m.generate_reports([x, x], 2, [None, 'Cough.'])
+    assert len(rep.tokens) > 20 and calls == [True, True]
