@@ -10,7 +10,7 @@ import contextlib, os, re, threading
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
 from .images import XRay, prepare_xray, read_xray
-from .prompts import IMAGE, make_prompt, neutralise, render_chat
+from .prompts import IMAGE, make_prompt, render_chat
 from .answer import Report
 from .passes import copied, quick_pass
 
@@ -396,58 +396,3 @@ def generate_report(self:CXRModel,
 )->Report:
     "Report of one X-ray, which is then remembered for questions"
     return _finish(self.stream(src, indication, max_new_tokens, tuned=tuned))
-
-# %% ../nbs/16_generate.ipynb #fd7d8120
-def _history(history):
-    "Turns from pairs of question and answer, or reports"
-    def safe(s, n): return '\n'.join(neutralise(o, n) for o in str(s)[:n].split('\n'))
-    pairs = [(o.prompt, o.text) if isinstance(o, Report) else o for o in history]
-    return [[{'from': 'human', 'value': safe(q, 1000)}, {'from': 'gpt', 'value': safe(a, 4000)}] for q,a in pairs]
-
-@patch
-def _chat(self:CXRModel, src, history, q, limit):
-    "A chat that leaves room for an answer, as `_encoded` gives it"
-    past, room = _history(history), self._llava.config.text_config.max_position_embeddings - min(int(limit or self.max_new_tokens), 64)
-    while True:
-        turns = [t for p in past for t in p] + [{'from': 'human', 'value': q}]
-        turns[:1] = _asked(src, turns[0]['value'])
-        chat = self._encoded(turns)
-        if not past or len(chat[0]) <= room: return chat
-        del past[1 if len(past) > 1 else 0]
-
-# %% ../nbs/16_generate.ipynb #3ddc0179
-@patch
-def chat(self:CXRModel,
-    src, # X-ray, or a list of views
-    question:str, # What to ask; at most 1000 characters count
-    history=(), # Earlier (question, answer) pairs or `Report`s about this X-ray
-    max_new_tokens:int=None, # Length cap in tokens
-    stop=None, # A `threading.Event` that ends the answer
-    tuned:bool=True, # `False`: with the adapter switched off
-): # Generator of text; afterwards the `Report` is in `last`, and is what the generator returns
-    "The answer to a question, as it is written. Raises `CXRError` on an empty question"
-    q = neutralise(question)
-    if not q: raise CXRError('The question is empty: ask something about the X-ray.')
-    return self._stream(self._chat(src, history, q, max_new_tokens), src, q, max_new_tokens, stop, tuned)
-
-@patch
-def ask(self:CXRModel,
-    src, # X-ray, or a list of views
-    question:str, # What to ask
-    history=(), # Earlier (question, answer) pairs or `Report`s about this X-ray
-    max_new_tokens:int=None, # Length cap in tokens
-)->str: # Answer
-    "The answer to a question about an X-ray; the X-ray is looked at once"
-    return _finish(self.chat(src, question, history, max_new_tokens)).text
-
-# %% ../nbs/16_generate.ipynb #d6290fc9
-@patch
-def compare(self:CXRModel,
-    src, # X-ray, or a list of views
-    indication:str=None, # Why it was taken
-    max_new_tokens:int=None, # Length cap in tokens
-    stop=None, # A `threading.Event` that ends the work; then what was not written is empty
-)->dict: # `base` and `tuned`, a `Report` each
-    "Reports of one X-ray without and with the adapter. Raises `CXRError` when there is no adapter"
-    if not self.has_adapter: raise CXRError('There is no adapter to compare with: load the model with lora_repo.')
-    return {k: _finish(self.stream(src, indication, max_new_tokens, stop, tuned=k == 'tuned')) for k in ('base', 'tuned')}

@@ -13,7 +13,8 @@ from .bases import (BASES, DISCLAIMER, LORA_TARGETS, PRECISIONS, attached_base, 
 from .adapters import (adapter_folder, attach_adapter, base_name_or_text, check_adapter_weights, check_same_base,
     random_adapter, read_adapter, save_adapter)
 from .answer import Report
-from .generate import CXRModel, image_tokens, tokenise, xray_key, xray_pixels
+from .generate import image_tokens, tokenise, xray_key, xray_pixels
+from .chat import CXRModel
 from .evidence import EVIDENCE_CAUTION, SURE, Certainty
 from .overnight import find_xrays, rejects_of, report_folder, report_in_processes, reports_of
 from .stages import CXRError, say

@@ -82,7 +82,7 @@ def tell(row, first):
 
 def bench_followup(m, paths, limit, repeats=1):
     "A question after the report: with the X-ray kept, by the same model anew, and by the pipeline anew"
-    from cxr_llava.generate import _history
+    from cxr_llava.chat import _history
     pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
     for p in paths:
         rep = m.generate_report(p)
@@ -169,7 +169,7 @@ def bench_steps(m, path, batches, limit, speed):
 
 def run_cpu(a):
     from cxr_llava.bases import load_base
-    from cxr_llava.generate import CXRModel
+    from cxr_llava.chat import CXRModel
     from cxr_llava.model import load_model, tiny_adapter
     one_core()
     m = load_model(tiny_adapter())
@@ -185,7 +185,7 @@ def run_cpu(a):
 def run_gpu(a):
     import torch
     from cxr_llava.bases import load_base
-    from cxr_llava.generate import CXRModel
+    from cxr_llava.chat import CXRModel
     res, precisions = dict(size=a.size, bandwidth_bytes_per_s=round(bandwidth())), ('nf4', 'fp16') if torch.cuda.is_available() else ('fp32',)
     with tempfile.TemporaryDirectory() as d:
         paths = phantoms(d, a.n)
