@@ -317,6 +317,12 @@ def check_finite(
     bad = next((n for n,p in model.named_parameters() if p.is_floating_point() and not torch.isfinite(p).all()), None)
     if bad: raise CXRError(f'The {what} holds NaN or infinite numbers (first in {bad}): its weights are damaged; download it again or choose another --precision.')
 
+# %% ../nbs/13_bases.ipynb #5b1d20c7
+def _unpacked(model):
+    "4-bit layers whose shape does not divide into the blocks that bitsandbytes packs for CPUs with bfloat16 are not packed"
+    for mod in model.modules():
+        if getattr(mod, 'support_avx512bf16_for_cpu', False) and (mod.in_features % 64 or mod.out_features % 32): mod.support_avx512bf16_for_cpu = False
+
 # %% ../nbs/13_bases.ipynb #c840b456
 def load_base(
     base:str=None, # As for `base_name`
@@ -335,6 +341,7 @@ def load_base(
         raise CXRError(f'The base model in {folder} cannot be loaded ({str(e).strip().splitlines()[0][:200]}): check it, or choose another --precision.') from e
     if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
     check_finite(model, f'base model in {folder}')
+    _unpacked(model)
     if prec != 'nf4': model = model.to(dev)
     rev = BASES[name]['revision'] if name in BASES else split_revision(name)[1]
     known = dict(base=_made_of(folder) or name, **({'base_revision': rev} if rev else {}))

@@ -9,16 +9,9 @@ __all__ = []
 from fastcore.basics import patch
 from .stages import CXRError
 from .prompts import neutralise
-from .answer import Report
-from .generate import CXRModel, _asked, _finish
+from .generate import CXRModel, _asked, _finish, _history
 
 # %% ../nbs/16a_chat.ipynb #fd7d8120
-def _history(history):
-    "Turns from pairs of question and answer, or reports"
-    def safe(s, n): return '\n'.join(neutralise(o, n) for o in str(s)[:n].split('\n'))
-    pairs = [(o.prompt, o.text) if isinstance(o, Report) else o for o in history]
-    return [[{'from': 'human', 'value': safe(q, 1000)}, {'from': 'gpt', 'value': safe(a, 4000)}] for q,a in pairs]
-
 @patch
 def _chat(self:CXRModel, src, history, q, limit):
     "A chat that leaves room for an answer, as `_encoded` gives it"

@@ -10,7 +10,7 @@ import contextlib, os, re, threading
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
 from .images import XRay, prepare_xray, read_xray
-from .prompts import IMAGE, make_prompt, render_chat
+from .prompts import IMAGE, make_prompt, neutralise, render_chat
 from .answer import Report
 from .passes import copied, quick_pass
 
@@ -32,7 +32,7 @@ def tokenise(
     n, tok = image_tokens(processor), processor.tokenizer
     places = [m.start() for m in re.finditer(re.escape(IMAGE), text)]
     def moved(i): return i + (n - 1)*len(IMAGE)*sum(p < i for p in places)
-    enc = tok(text.replace(IMAGE, IMAGE*n), return_offsets_mapping=True)
+    enc = tok(text.replace(IMAGE, IMAGE*n), return_offsets_mapping=True, verbose=False)
     ends = [(moved(a), moved(b)) for a,b in spans]
     labels = [t if any(a < e and s < b for a,b in ends) else -100 for t,(s,e) in zip(enc['input_ids'], enc['offset_mapping'])]
     return enc['input_ids'], labels
@@ -94,8 +94,8 @@ def _passes(self:CXRModel, tuned=True):
     def run(ids, cache, pos, mask=None, keep=1, pixels=None):
         with _state(self, tuned):
             if quick and pixels is None: return quick(ids, cache, pos, mask, keep)
-            look = {} if pixels is None else dict(pixel_values=pixels.to(self.device, self._dtype()))
-            return self._llava(input_ids=ids, attention_mask=mask, position_ids=pos, past_key_values=cache, use_cache=True, logits_to_keep=keep, **look).logits
+            if pixels is not None: pixels = pixels.to(self.device, self._dtype())
+            return self._llava(ids, pixels, mask, pos, cache, use_cache=True, logits_to_keep=keep).logits # in order: `transformers` renames the cache
     return run
 
 # %% ../nbs/16_generate.ipynb #86cf4773
@@ -191,7 +191,7 @@ def _plan(self:CXRModel, srcs, prompts, batch_size):
     "Chats in the order in which they are written: (places, chats) per batch"
     n = [len(s) if isinstance(s, (list, tuple)) else 1 for s in srcs]
     chats = [[{'from': 'human', 'value': f'{IMAGE}\n'*k + p}] for k,p in zip(n, prompts)]
-    size = {p: len(self.processor.tokenizer(p)['input_ids']) for p in dict.fromkeys(prompts)}
+    size = {p: len(self.processor.tokenizer(p, verbose=False)['input_ids']) for p in dict.fromkeys(prompts)}
     order = sorted(range(len(srcs)), key=lambda i: (-n[i], -size[prompts[i]], prompts[i]))
     return [(o, [chats[i] for i in o]) for o in (order[i:i + batch_size] for i in range(0, len(order), batch_size))]
 
@@ -293,10 +293,10 @@ def _look(self:CXRModel, src):
 # %% ../nbs/16_generate.ipynb #f01d5869
 @patch
 def _encoded(self:CXRModel, turns):
-    "Token ids of a chat that ends with a question, and where its steps end: after the X-rays, and after each question"
-    ids, labels = tokenise(self.processor, *render_chat(turns, add_generation_prompt=True))
-    starts = [i for i in range(1, len(ids)) if labels[i] != -100 and labels[i - 1] == -100] # of the answers
-    return ids, [len(ids) - ids[::-1].index(self.processor.image_token_id), *starts, len(ids)]
+    "Token ids of a chat, and where its steps end: after the X-rays, each question, and the first answer"
+    ids, labels = tokenise(self.processor, *render_chat(turns, add_generation_prompt=turns[-1]['from'] == 'human'))
+    edges = [i for i in range(1, len(ids)) if (labels[i] == -100) != (labels[i - 1] == -100)] # where answers start and end
+    return tuple(ids), sorted({len(ids) - ids[::-1].index(self.processor.image_token_id), *edges[:2], *edges[2::2], len(ids)})
 
 def _shared(kept, ids, ends):
     "How many steps a chat has in common with a kept one, its last question left out"
@@ -307,12 +307,12 @@ def _shared(kept, ids, ends):
     return n
 
 @patch
-def _taken_in(self:CXRModel, run, ids, ends, src, tuned):
-    "Cache after a chat, and the logits of what comes next; steps that the last chat began with are not taken again"
+def _taken_in(self:CXRModel, run, ids, ends, look, tuned):
+    "Cache after a chat, and the logits of what comes next; steps that the last chat began with are not taken again. `look` comes from `_look`"
     import torch
     from transformers import DynamicCache
-    name, pixels = self._look(src)
-    key, (was, kept) = (name, tuned or not self.has_adapter), self._kept
+    (name, pixels), (was, kept) = look, self._kept
+    key = name, tuned or not self.has_adapter
     same = _shared(kept, ids, ends) if was == key else 0
     at = ends[same - 1] if same else 0
     cache = copied(kept[2], at) if same else DynamicCache()
@@ -329,13 +329,13 @@ def _guess(ids, n=8):
     return [] if i is None else ids[i + 2:i + 2 + n]
 
 @patch
-def _tokens(self:CXRModel, ids, ends, src, limit, stop=None, tuned=True):
+def _tokens(self:CXRModel, run, chat, ends, look, limit, stop=None, tuned=True):
     "Greedy (id, log-probability) after a chat, one by one, the end token included"
     import torch
-    run, ids, end, device, image = self._passes(tuned), list(ids), len(ids) + limit, self.device, self.processor.image_token_id
+    ids, end, device, image = list(chat), len(chat) + limit, self.device, self.processor.image_token_id
     cache, guess = None, []
     while len(ids) < end and ids[-1] not in self._eos and not (stop is not None and stop.is_set()):
-        if cache is None: cache, logits = self._taken_in(run, tuple(ids), ends, src, tuned)
+        if cache is None: cache, logits = self._taken_in(run, chat, ends, look, tuned)
         else:
             feed, at = ids[-1:] + guess, cache.get_seq_length()
             feed, places = (torch.tensor([o], device=device) for o in (feed, range(at, at + len(feed))))
@@ -350,23 +350,32 @@ def _tokens(self:CXRModel, ids, ends, src, limit, stop=None, tuned=True):
         yield from new
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
+def _asked(src, q):
+    "A first turn: one `<image>` per view, then the question"
+    return [{'from': 'human', 'value': f'{IMAGE}\n'*(len(src) if isinstance(src, (list, tuple)) else 1) + q}]
+
+def _history(history):
+    "Turns from pairs of question and answer, or reports"
+    def safe(s, n): return '\n'.join(neutralise(o, n) for o in str(s)[:n].split('\n'))
+    pairs = [(o.prompt, o.text) if isinstance(o, Report) else o for o in history]
+    return [[{'from': 'human', 'value': safe(q, 1000)}, {'from': 'gpt', 'value': safe(a, 4000)}] for q,a in pairs]
+
 @patch
 def _stream(self:CXRModel, chat, src, question, limit, stop=None, tuned=True):
     "Pieces of text; the finished `Report` is returned and kept as `last`. `chat` comes from `_encoded`"
-    limit = self._fits([chat[0]], limit)
+    limit, run, look = self._fits([chat[0]], limit), self._passes(tuned), self._look(src)
     ids, ps, shown, tok = [], [], '', self.processor.tokenizer
-    for t,p in self._tokens(*chat, src, limit, stop, tuned):
+    for t,p in self._tokens(run, *chat, look, limit, stop, tuned):
         ids.append(t), ps.append(p)
         text = tok.decode([o for o in ids if o not in self._eos], skip_special_tokens=True, clean_up_tokenization_spaces=False).lstrip()
         if text.endswith('\ufffd') or not text.startswith(shown) or text == shown: continue
         yield text[len(shown):]
         shown = text
-    self.last = self.as_report(ids, question, limit, ps, tuned)
-    return self.last
-
-def _asked(src, q):
-    "A first turn: one `<image>` per view, then the question"
-    return [{'from': 'human', 'value': f'{IMAGE}\n'*(len(src) if isinstance(src, (list, tuple)) else 1) + q}]
+    self.last = rep = self.as_report(ids, question, limit, ps, tuned)
+    if len(chat[1]) == 2 and not (stop is not None and stop.is_set()): # the first answer
+        (_, answer), = _history([rep])
+        self._taken_in(run, *self._encoded(_asked(src, question) + [answer]), look, tuned)
+    return rep
 
 @patch
 def stream(self:CXRModel,

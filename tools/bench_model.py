@@ -82,7 +82,7 @@ def tell(row, first):
 
 def bench_followup(m, paths, limit, repeats=1):
     "A question after the report: with the X-ray kept, by the same model anew, and by the pipeline anew"
-    from cxr_llava.chat import _history
+    from cxr_llava.generate import _history
     pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
     for p in paths:
         rep = m.generate_report(p)
