@@ -81,7 +81,7 @@ def tell(row, first):
         f"{row['same_texts']} of {row['reports']} texts the same", flush=True)
 
 def bench_followup(m, paths, limit, repeats=1):
-    "A question after the report: with the X-ray kept, by the same model anew, and by the pipeline anew"
+    "A question after the report: with X-ray and report kept, by the same model anew, and by the pipeline anew"
     from cxr_llava.generate import _history
     pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
     for p in paths:
