@@ -9,7 +9,7 @@ __all__ = ['STAGES', 'FILES', 'EXTRA_CSS', 'NEXT', 'stage_config', 'stage_settin
            'main']
 
 # %% ../nbs/50_run.ipynb #98f6ef70
-import os, sys, threading, time
+import os, shlex, sys, threading, time
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from pathlib import Path
@@ -80,9 +80,10 @@ def config_of(
     cfg:RunConfig, # The job
     stage:str, # Key of `STAGES`
 ): # A config of that stage
-    "What a stage will be called with"
-    cls = stage_config(stage)
-    return cls.load(run=cfg.run or None, **{k: v for k,v in cfg.options.items() if k in cls.known()})
+    "What a stage will be called with; an adapter written elsewhere with `out` is the one that is judged"
+    cls, kw = stage_config(stage), dict(cfg.options)
+    if stage == 'eval' and kw.get('out'): kw.setdefault('model_path', str(Path(kw['out']).absolute()))
+    return cls.load(run=cfg.run or None, **{k: v for k,v in kw.items() if k in cls.known()})
 
 # %% ../nbs/50_run.ipynb #9032a7b4
 def to_dict(self):
@@ -254,8 +255,8 @@ def summary_page(
             f'<title>{page.esc(summary["title"])}</title><style>{page.CSS}{EXTRA_CSS}</style></head><body><main>{"".join(parts)}</main></body></html>')
 
 # %% ../nbs/50_run.ipynb #608d69bf
-NEXT = '''cxr_report YOUR_XRAY.png --lora_repo adapter    # a report for an X-ray of yours
-cxr_demo --local_model adapter                  # the same as a panel'''
+NEXT = '''cxr_report YOUR_XRAY.png --lora_repo {adapter}    # a report for an X-ray of yours
+cxr_demo --local_model {adapter}                  # the same as a panel'''
 
 def _facts(run, metrics, total, peak):
     "The tiles of the page"
@@ -279,7 +280,9 @@ def summarise(
     s = dict(title='From X-rays to written reports', made=time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime()),
         settings=cfg.to_dict() | {'run': ''}, versions=versions(device=True), seconds=seconds, peak_memory_gb=round(peak, 2),
         total_seconds=round(time.time() - since, 1), facts=_facts(run, metrics, time.time() - since, peak), headline=(metrics or {}).get('headline'),
-        gates={k: v['status'] for k,v in (metrics or {}).get('gates', {}).items()}, next=NEXT)
+        gates={k: v['status'] for k,v in (metrics or {}).get('gates', {}).items()},
+        adapter=os.path.relpath(cfg.options.get('out') or run/'adapter', run))
+    s['next'] = NEXT.format(adapter=shlex.quote(s['adapter']))
     s['subtitle'] = ' → '.join(cfg.stage_names()) + f', {clock(s["total_seconds"])} on {s["versions"]["device"]}'
     s['files'] = [o for o in written(run) if not o['name'].startswith('summary')]
     if metrics and not {'rows', 'notes'} <= set(metrics):
@@ -324,7 +327,7 @@ def tell(
     for o in s['files']: say(f'  {o["name"]:18} {size_words(o["bytes"]):>8}  {o["what"]}')
     if s['headline']: say(f'\n{s["headline"]["text"]}' + (f' {s["headline"]["reason"]}' if s['headline'].get('reason') else ''))
     say(f'\nDone in {clock(s["total_seconds"])}, peak memory {s["peak_memory_gb"]:.1f} GB. Research and education only, not a medical device.')
-    say(f'Open {run}/summary.html in a browser; a report for an X-ray of yours: cxr_report XRAY.png --lora_repo {run}/adapter')
+    say(f'Open {run}/summary.html in a browser; a report for an X-ray of yours: cxr_report XRAY.png --lora_repo {shlex.quote(os.path.normpath(run/s["adapter"]))}')
 
 # %% ../nbs/50_run.ipynb #dd1286a5
 class Table(str):

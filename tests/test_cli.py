@@ -2,6 +2,7 @@
 import csv, json, os, re, subprocess, sys
 from pathlib import Path
 import pytest
+from cxr_llava.adapters import read_adapter
 
 BIN = Path(sys.executable).parent
 ENV = os.environ | dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', CXR_RUN='', CUDA_VISIBLE_DEVICES='', KAGGLE_KERNEL_RUN_TYPE='', PYTHONWARNINGS='ignore')
@@ -136,7 +137,10 @@ def table(d, n=40, breaks=True):
 def test_own_table_with_bad_records(tmp_path):
     "Bad records are listed, the others are used"
     args = table(tmp_path)
-    r = done(cxr('cxr_run', *args, '--run', 'mine', '--epochs', '1', '--bootstrap', '20', '--no-probes', cwd=tmp_path))
+    r = done(cxr('cxr_run', *args, '--run', 'mine', '--epochs', '1', '--bootstrap', '20', '--no-probes', '--out', 'else where/a', cwd=tmp_path))
+    judged = json.loads((tmp_path/'mine/metrics.json').read_text())['provenance']['model']
+    assert judged['adapter_hash'] == read_adapter(tmp_path/'else where/a')['hash'] # the new one, not one in the run folder
+    assert "--lora_repo 'else where/a'" in r.stdout and "--lora_repo &#x27;../else where/a&#x27;" in (tmp_path/'mine/summary.html').read_text()
     where = ' '.join(o['where'] + o['reason'] + str(o) for o in map(json.loads, (tmp_path/'mine/rejects.jsonl').read_text().splitlines()))
     for o in ('x3', 'x4'): assert o in where
     assert 'left out' in r.stdout
