@@ -20,7 +20,7 @@ def test_all_are_there():
     assert len(FLOWS['test']['jobs']['test']['strategy']['matrix']['python']) >= 2
 
 @pytest.mark.parametrize('flow,command', [('test', 'python tools/test.py'), ('test', 'python tools/check.py'), ('test', 'python tools/runall.py'), ('test', 'python tools/lanes.py kaggle'),
-    ('newest', 'python tools/lanes.py newest'), ('docs', 'python tools/docs.py'), ('release', 'python -m twine check --strict dist/*'), ('kaggle', 'cxr_kaggle build')])
+    ('newest', 'python tools/lanes.py newest'), ('newest', 'python tools/lanes.py oldest'), ('docs', 'python tools/docs.py'), ('release', 'python -m twine check --strict dist/*'), ('kaggle', 'cxr_kaggle build')])
 def test_does_its_job(flow, command): assert any(where.startswith(f'{flow}:') and line.startswith(command) for where,line in RUNS)
 
 @pytest.mark.parametrize('where,line', RUNS, ids=[f'{w}-{i}' for i,(w,_) in enumerate(RUNS)])
@@ -44,7 +44,7 @@ def test_tool_starts(tool):
 
 def test_lanes_are_known():
     for _,line in RUNS:
-        if 'tools/lanes.py' in line: assert shlex.split(line)[2] in ('kaggle', 'newest')
+        if 'tools/lanes.py' in line: assert shlex.split(line)[2] in ('kaggle', 'newest', 'oldest')
 
 def test_actions_are_pinned_with_their_version():
     seen = {}

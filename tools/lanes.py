@@ -1,10 +1,11 @@
-"""The package with other versions: `python tools/lanes.py kaggle` (those of Kaggle's image) or `newest` (those of today).
+"""The package with other versions: `python tools/lanes.py kaggle` (those of Kaggle's image), `newest` (those of today) or `oldest`
+(the lower bounds of settings.ini).
 
 Makes an environment, shows that installing this package moves none of the image's packages, installs it the way Kaggle does (the
 install cell, from a folder of wheels), and runs in it the tests of finetune and kaggle and the Run All rehearsal of the story.
 The Python is the one that runs this; Kaggle's is 3.12.
 """
-import argparse, json, os, re, shutil, subprocess, sys, tempfile, time, venv
+import argparse, configparser, json, os, re, shutil, subprocess, sys, tempfile, time, venv
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,7 +15,7 @@ CPU = 'https://download.pytorch.org/whl/cpu'
 TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'pytest-xdist', 'hypothesis'] # beside the image: what builds and tests
 MAY_ADD = ['evaluate'] # with what it needs, beside this package and what the install cell asks for; the notebooks do without it
 
-TESTS = [f'tests/test_{o}.py' for o in ('finetune', 'finetune_inside', 'plan', 'checkpoints', 'adapters', 'publish', 'kaggle', 'import')]
+TESTS = [f'tests/test_{o}.py' for o in ('model', 'passes', 'images', 'finetune', 'finetune_inside', 'plan', 'checkpoints', 'adapters', 'publish', 'kaggle', 'import')]
 SHORT = 'not killed and not full_disk and not second_training and not one_of_two' # the rest takes minutes each
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
@@ -22,6 +23,10 @@ def norm(name): return re.sub(r'[-_.]+', '-', name).lower()
 def pins(lane):
     "Requirements of the lane, torch apart"
     lines = [o.strip() for o in PINS.read_text().splitlines() if o.strip() and not o.startswith('#')]
+    if lane == 'oldest':
+        config = configparser.ConfigParser(delimiters=['='], interpolation=None)
+        config.read(ROOT/'settings.ini')
+        lines = [o.replace('>=', '==') for o in config['DEFAULT']['requirements'].split()] + ['ipykernel', 'nbformat', 'nbclient']
     if lane == 'newest': lines = [o.split('==')[0] for o in lines]
     return [o for o in lines if not o.startswith('torch')], next(o for o in lines if o.startswith('torch'))
 
@@ -83,7 +88,7 @@ def install_as_kaggle_does(lane, folder):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    p.add_argument('lane', choices=['kaggle', 'newest'])
+    p.add_argument('lane', choices=['kaggle', 'newest', 'oldest'])
     p.add_argument('--venv', type=Path, help='where to make the environment; a temporary folder when not given')
     p.add_argument('--full', action='store_true', help='also the long tests: kills, full disks, every page of the rehearsal')
     args, t = p.parse_args(), time.time()
