@@ -167,7 +167,8 @@ STRUCTURES = {
 'Cardiomegaly': '''
     heart; heart size|silhouette|shadow|configuration|xxxx; size of the? heart|cardiac? silhouette;
     size of the? cardiac silhouette; cardiac size|silhouette|shadow|configuration; cardiac silhouette size;
-    cardiopericardial silhouette; cardiac|heart outline|diameter; transverse cardiac? diameter; transverse? diameter of the? heart''',
+    cardiopericardial silhouette; cardiac|heart outline|diameter; transverse cardiac? diameter; transverse? diameter of the? heart;
+    cardiothoracic|cardio|ct|cardiac thoracic? ratio; ctr''',
 ('Cardiomegaly', 'Enlarged Cardiomediastinum'): '''
     cardiac and|or|mediastinal mediastinal? silhouette|contour|structure|border|shadow|size;
     cardiac , mediastinal ,? and? hilum? silhouette|contour|structure|border|shadow; cardiac|heart contour;
