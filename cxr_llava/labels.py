@@ -39,8 +39,14 @@ class _Reader:
         for k,(kind,value,i,j) in enumerate(self.items):
             if kind in _ACTS: _ACTS[kind](self, k, value, i, j)
         self._close()
+        if self._headed(): self.found.pop(0)
         return self.found + [[o if isinstance(o, tuple) else (o,), v, i, j, cue, o=='Pleural Effusion']
                              for o,v,i,j,cue,_ in self.structures if o and v is not None]
+
+    def _headed(self):
+        "Is the first finding only a heading: *Effusion: No effusion is seen*?"
+        return [x[:2] for x in self.items[1:2]]==[('break', None)] and len(self.found)>1 \
+            and self.words[self.found[0][3]]==':' and self.found[0][0] in [m[0] for m in self.found[1:]]
 
     def _enter(self, mode, i, j): self.mode, self.cue, self.used = mode, (i, j), False
     def _leave(self):
@@ -63,15 +69,24 @@ def _finding(self, k, value, i, j):
     near = self.either and left and i-self.either<5 and self.either-left[3]<4
     if near and v==1 and not self.compared and 'Support Devices' not in obs:
         cue = (self.either, self.either+1)
-        for x in (left, m): x[1], x[4] = (-1, cue) if x[1]==1 else (x[1], x[4])
+        for x in (*self._list_behind(left), m): x[1], x[4] = (-1, cue) if x[1]==1 else (x[1], x[4])
     self.found.append(m); self.segment.append(m)
+
+def _list_behind(self, m):
+    "`m` and, in *opacities, edema, pneumonia, or hemorrhage*, what else may explain the opacities"
+    out = [m]
+    if self.words[m[3]]==',':
+        for x in self.segment[-2::-1]:
+            if self.words[x[3]:out[-1][2]]!=[','] or 'Lung Opacity' in x[0]: break
+            out.append(x)
+    return out
 
 def _device(self, v, i):
     "A device is denied or doubted only by words close before it, not by those for another finding"
     close = not any(self.cue[1]<=m[2] for m in self.found if m[0][:1]!=('Support Devices',)) and i-self.cue[1]<6
     return v if close else 1
 
-_Reader._finding, _Reader._device = _finding, _device
+for _f in (_finding, _list_behind, _device): setattr(_Reader, _f.__name__, _f)
 
 # %% ../nbs/31_labels.ipynb #02ac330d
 _SIDES = ['left'], ['right']
@@ -121,7 +136,8 @@ def _near(self, k, j):
 def _back(self, k, i, j, value, mode):
     "A cue that looks back, or forward when nothing stands before it"
     chain = self._chain(i)
-    if not chain and not self.waiting or self._near(k, j) and self.words[i] in ('resolved', 'is', 'less', 'possible'):
+    active = self.words[j-1]=='excluded' and self.words[i]!='not' and 'is' not in self.words[i:j]     # *..., cannot exclude B*
+    if not chain and not self.waiting or self._near(k, j) and (active or self.words[i] in ('resolved', 'is', 'less', 'possible')):
         return self._doubt(k, None, i, j, mode) if mode!='no' else self._deny(k, None, i, j)
     for m in chain:
         if m[0][:1]==('Support Devices',) and 'seen' in self.words[i:j]: continue   # A tip that is not seen is still there
@@ -198,7 +214,14 @@ def _or_ahead(self, k):
         if kind=='or': return True
     return False
 
-for _f in (_new_clause, _or_ahead): setattr(_Reader, _f.__name__, _f)
+def _list_ahead(self, k):
+    "Do bare findings end the sentence: *may be atelectasis, edema and pneumonia*?"
+    kinds = [x[0] for x in self.items[k+1:]]
+    if kinds[-1:]==['setting']: kinds.pop()
+    listed = kinds[:1]==['finding'] or any(x[0]=='comma' and x[2]>=self.cue[1] for x in self.items[:k])
+    return listed and 'and' in kinds and kinds[-1]=='finding' and set(kinds)<={'finding', 'comma', 'and'}
+
+for _f in (_new_clause, _or_ahead, _list_ahead): setattr(_Reader, _f.__name__, _f)
 
 # %% ../nbs/31_labels.ipynb #91deef88
 def _something_new(self, k):
@@ -206,7 +229,7 @@ def _something_new(self, k):
     if k+1>=len(self.items): return False
     kind, value, i, j = self.items[k+1]
     if kind=='finding' and value[0][:1]==('Support Devices',): return True
-    return kind in ('doubt', 'verb', 'history', 'there') or (kind=='state' and value!='normal')
+    return kind in ('doubt', 'verb', 'history', 'there', 'change') or (kind=='state' and value!='normal')
 
 def _comma(self, k, value, i, j):
     self.links.append((i, 'comma'))
@@ -215,7 +238,8 @@ def _comma(self, k, value, i, j):
     elif self.mode=='no' and nxt not in ('or', 'and', 'deny'):
         if self._new_clause(k) or (self._something_new(k) and not self._or_ahead(k)): self._leave()
     elif self.mode and self.mode!='no' and not self._or_ahead(k):
-        if 'differential' not in self.words[slice(*self.cue)]: self._leave()
+        cue = self.words[slice(*self.cue)]
+        if 'differential' not in cue and not ('may' in cue and self._list_ahead(k)): self._leave()
     if self.verb and self.words[j:j+1] not in (['which'], ['that']): self.segment, self.links, self.verb = [], [], False
     if self.ahead and not self.ahead[2]: self.ahead = None
     self.waiting = [s for s in self.waiting if s[1] is None]

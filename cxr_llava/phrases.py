@@ -32,7 +32,7 @@ differentiate: differentiat | distinguish: distinguish | tracheostomy: tracheost
 # %% ../nbs/06_phrases.ipynb #aa87b02d
 SYNONYMS = '''not: isn't aren't wasn't weren't doesn't don't hasn't haven't didn't | cannot: can't couldn't | without: w/o withou
 pneumonia: pneumonic pneumonias bronchopneumonia pna | consolidation: consol consols | atelectasis: atx atel
-effusion: eff effs | infiltrate: infil infils | fracture: fxs fx's | opacity: opac ggo ggos | infection: infections superinfection | rib: ribs | line: lines
+effusion: eff effs | infiltrate: infil infils | fracture: fxs fx's | opacity: opac ggo ggos | infection: infections superinfection | infectious: infective | chf: ccf lvf | rib: ribs | line: lines
 nodular: nodular micronodular | nodule: micronodule micronodules | cardiomediastinum: cardiomediastinal
 silhouette: sil silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs v | or: / and/or
 is: are was were be been being | appear: appears appeared seem seems | remain: remains remained remaining
@@ -96,10 +96,11 @@ FINDINGS = {
 'Consolidation': 'airspace? consolidation; air space consolidation',
 'Pneumonia': 'pneumonia; infection; infectious; infectious process|etiology|disease',
 'Atelectasis': 'atelectasis; collapse; lobe|lung collapse',
-'Pneumothorax': 'pneumothorax; ptx; pleural air; air in the pleural space',
+'Pneumothorax': 'pneumothorax; ptx; pleural air; air in|within the? left|right? pleural space|cavity',
 'Pleural Effusion': '''
     effusion; pleural fluid|collection; hydrothorax; hemothorax; empyema; fissural fluid; fluid collection;
-    fluid in|within the? left|right|minor|major|horizontal|oblique? fissure; pleural or|and pericardial effusion''',
+    fluid is? seen? tracking|extending? in|within|into|along the? left|right? minor|major|horizontal|oblique? fissure; pleural or|and pericardial effusion;
+    fluid in|within the? left|right? pleural space|cavity''',
 'Pleural Other': '''
     pleural thickening|scar|plaque|fibrosis; apical|biapical pleural? thickening; pleural parenchymal scar;
     pleuroparenchymal scar|thickening; calcified pleural? plaque; pleural calcified; fibrothorax; fibrosis''',
@@ -120,9 +121,9 @@ WEAK = {
 'Edema': '''
     lung? vascular congestion; lung congestion; vascular prominent; prominent lung? vascular; lung vascular prominent;
     indistinct; lung? vascular indistinct|redistribution; volume|fluid overload; kerley; kerley a|b? line;
-    vascular plethora'''}
+    vascular plethora; congestion change|pattern; mild|moderate|central|perihilar congestion'''}
 
-PAIRS = {'hydropneumothorax; hemopneumothorax; hydro|hemo pneumothorax': ('Pneumothorax', 'Pleural Effusion'),
+PAIRS = {'hydropneumothorax; hemopneumothorax; hydro|hemo or|and? pneumothorax; pneumo or|and hemothorax': ('Pneumothorax', 'Pleural Effusion'),
          'nodular opacity|infiltrate; nodular airspace opacity; cavity opacity': ('Lung Lesion', 'Lung Opacity')}
 
 # %% ../nbs/06_phrases.ipynb #f68dd9e3
@@ -148,7 +149,7 @@ NOTHING = '''
     heart surgery|transplant|valve|disease|rate|murmur|base; open heart; consistent|compatible|associated with;
     in keeping with; correlation|correlate with; comparison|compared|comparable with|to; left|right heart xxxx;
     cardiac xxxx generator|device;
-    near|nearly|almost|partial|partially|incomplete|mostly|largely complete? resolved|resolution|clearing; no doubt; without a? doubt;
+    near|nearly|almost|partial|partially|incomplete|mostly|largely|mild|some complete? resolved|resolution|clearing; no doubt; without a? doubt;
     nipple marker; fracture wire|lead|catheter|line; adjacent|next|posterior|anterior|inferior to the heart;
     near|behind|over|overlying|overlie the upper|lower? mediastinum|heart; thoracotomy|surgical|skin scar; lead to;
     in line; , none on|in|at the? left|right; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
@@ -156,6 +157,7 @@ NOTHING = '''
     renal|kidney|respiratory|ventilatory|hepatic|liver|organ failure; failure of|to; fracture fixation;
     should|must|may|to is removed; support the diagnosis; pulled back; is pulled back; has is pulled back; not only; no more than; not yet? resolved|improved;
     has not yet? resolved|improved; not seen on|in the? prior|previous|earlier|old;
+    post|prior|previous|old|remote infectious; non infectious; infectious endocarditis|exacerbation;
     prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis;
     granulomatous|tuberculosis|tuberculous|histoplasmosis infection;
     prior|previous|old|remote|healed|chronic|past granulomatous|tuberculosis|tuberculous|histoplasmosis infection'''
@@ -165,7 +167,8 @@ STRUCTURES = {
 'Cardiomegaly': '''
     heart; heart size|silhouette|shadow|configuration|xxxx; size of the? heart|cardiac? silhouette;
     size of the? cardiac silhouette; cardiac size|silhouette|shadow|configuration; cardiac silhouette size;
-    cardiopericardial silhouette''',
+    cardiopericardial silhouette; cardiac|heart outline|diameter; transverse cardiac? diameter; transverse? diameter of the? heart;
+    cardiothoracic|cardio|ct|cardiac thoracic? ratio; ctr''',
 ('Cardiomegaly', 'Enlarged Cardiomediastinum'): '''
     cardiac and|or|mediastinal mediastinal? silhouette|contour|structure|border|shadow|size;
     cardiac , mediastinal ,? and? hilum? silhouette|contour|structure|border|shadow; cardiac|heart contour;
@@ -198,7 +201,7 @@ STATES = {
     enlarged; large; widened; wide; prominent; increased; dilated; bulky; borderline;
     borderline enlarged|size|prominent; globular; abnormal; abnormality; big; blunted; effaced; fullness; bulge;
     larger; full; generous; increase in''',
-'stable': 'stable; no|not|without change; not changed; no|without change in|of|from; as before; no increase in',
+'stable': 'stable; no|not|without change; not changed; no|without change in|of|from; as before; no increase in; no|without worsened in|of',
 'unclear': '''
     obscured; silhouetted; difficult|hard to evaluated;
     not|cannot|cannot be well|fully|adequately|optimally|accurately? evaluated;
@@ -230,7 +233,7 @@ CUES = {
     alternative; symptom of; sign or symptom of; sign and symptom of; hint of; cannot excluded''',
 'maybe': 'possible; presumed; questionable; suspected; equivocal',
 'doubted': '''
-    not is? excluded; cannot is? excluded; can not is? excluded; not is? ruled out; cannot is? ruled out;
+    if seen; not is? excluded; cannot is? excluded; can not is? excluded; not is? ruled out; cannot is? ruled out;
     not ruled out; is|remain|has possible|suspected|questionable|considered|presumed|equivocal;
     has is suspected|considered|questioned; is|may|remain a|another? possible|considered|concerning|possibility|question; is unclear;
     until proven; is doubtful; difficult|hard to see|seen; may have this|a stable? appearance;
