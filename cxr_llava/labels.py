@@ -18,7 +18,7 @@ OBSERVATIONS = ['No Finding', 'Enlarged Cardiomediastinum', 'Cardiomegaly', 'Lun
                 'Consolidation', 'Pneumonia', 'Atelectasis', 'Pneumothorax', 'Pleural Effusion', 'Pleural Other',
                 'Fracture', 'Support Devices']
 TARGETS = ['Cardiomegaly', 'Edema', 'Consolidation', 'Pneumonia', 'Pneumothorax', 'Pleural Effusion']
-LABELLER = 'cxr_llava rules 1.2'
+LABELLER = 'cxr_llava rules 1.3'
 
 # %% ../nbs/31_labels.ipynb #7b01bfb2
 _VALUE = {'': 1, 'no': 0, 'doubt': -1, 'maybe': -1, 'past': None}
