@@ -15,7 +15,7 @@ from .generate import CXRModel, _asked, _finish, _history
 @patch
 def _chat(self:CXRModel, src, history, q, limit):
     "A chat that leaves room for an answer, as `_encoded` gives it"
-    past, room = _history(history), self._llava.config.text_config.max_position_embeddings - min(int(limit or self.max_new_tokens), 64)
+    past, room = _history(history), self._llava.config.text_config.max_position_embeddings - min(self._cap(limit), 64)
     while True:
         turns = [t for p in past for t in p] + [{'from': 'human', 'value': q}]
         turns[:1] = _asked(src, turns[0]['value'])

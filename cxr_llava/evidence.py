@@ -119,6 +119,17 @@ def _faded_in(self:CXRModel, ids, places, pixels, full, steps):
         total = total + grad.float()/steps
     return ((full - mean).float()*total).sum(-1).clamp(min=0)
 
+@contextlib.contextmanager
+def _unhooked(model):
+    "Hooks that `transformers` leaves on a model once attention was asked for are taken off: with them, later texts would be computed another way"
+    flag = '_output_capturing_hooks_installed'
+    was = [(o, set(o._forward_hooks), flag in vars(o)) for o in model.modules()]
+    try: yield
+    finally:
+        for o,keys,had in was:
+            for k in set(o._forward_hooks) - keys: del o._forward_hooks[k]
+            if not had: vars(o).pop(flag, None)
+
 @patch
 def _attended(self:CXRModel, ids, places, pixels, full):
     "Attention from the sentence to the patches times its gradient: shape (views, patches)"
@@ -127,7 +138,7 @@ def _attended(self:CXRModel, ids, places, pixels, full):
     was = lm.config._attn_implementation
     lm.set_attn_implementation('eager')
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), _unhooked(self._llava):
             score, out = self._said(ids, places, pixels, full.clone().requires_grad_(True), output_attentions=True)
             grads = torch.autograd.grad(score, out.attentions)
     finally: lm.set_attn_implementation(was)
@@ -141,7 +152,8 @@ MAPS = ('both, multiplied', 'faded', 'attended') # The answer, and the two that 
 def _maps(self:CXRModel, src, report, sentence, steps=4, tuned=True):
     "Each of `MAPS` as `relevance` gives it"
     import torch
-    ids, places = self._sentence_tokens(src, report if isinstance(report, Report) else Report(str(report)), sentence)
+    text, prompt = (o.replace(IMAGE, '(image)') for o in ((report.text, report.prompt) if isinstance(report, Report) else (str(report), '')))
+    ids, places = self._sentence_tokens(src, Report(text, prompt=prompt), sentence)
     pixels, seen = self._look(src)[1].to(self.device, self._dtype()), []
     off = self.model.disable_adapter() if self.has_adapter and not tuned else contextlib.nullcontext()
     with self._lock, off:

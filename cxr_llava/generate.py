@@ -6,7 +6,7 @@
 __all__ = ['image_tokens', 'tokenise', 'xray_pixels', 'CXRModel', 'xray_key']
 
 # %% ../nbs/16_generate.ipynb #e7d69ef4
-import contextlib, os, re, threading
+import contextlib, numbers, os, re, threading
 from fastcore.basics import patch
 from .stages import CXRError, hash_json, sha256, versions
 from .images import XRay, prepare_xray, read_xray
@@ -138,11 +138,18 @@ def as_report(self:CXRModel,
 
 # %% ../nbs/16_generate.ipynb #08da0e89
 @patch
+def _cap(self:CXRModel, limit):
+    "A length cap in tokens; the model's own for `None`. Raises `CXRError` unless it is a whole number"
+    n = limit or self.max_new_tokens
+    if not isinstance(n, numbers.Integral) or n < 1: raise CXRError(f'`max_new_tokens` must be a whole number of at least 1, not {limit}.')
+    return int(n)
+
+@patch
 def _fits(self:CXRModel, rows, limit):
     "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long"
     room = self._llava.config.text_config.max_position_embeddings - max(map(len, rows))
     if room < 1: raise CXRError(f'The question, with its X-rays and earlier turns, is {1 - room} tokens too long for this model: leave something out.')
-    return min(int(limit or self.max_new_tokens), room)
+    return min(self._cap(limit), room)
 
 @patch
 def _rows(self:CXRModel, chats, limit):
@@ -186,11 +193,17 @@ def _write(self:CXRModel, rows, pixels, limit, stop=None, tuned=True, rng=None, 
     return res
 
 # %% ../nbs/16_generate.ipynb #eeef2f1f
+def _asked(src, q):
+    "A first turn: one `<image>` per view, then the question"
+    n = len(src) if isinstance(src, (list, tuple)) else 1
+    if not n: raise CXRError('There is no X-ray: give one, or a list of views.')
+    return [{'from': 'human', 'value': f'{IMAGE}\n'*n + q}]
+
 @patch
 def _plan(self:CXRModel, srcs, prompts, batch_size):
     "Chats in the order in which they are written: (places, chats) per batch"
-    n = [len(s) if isinstance(s, (list, tuple)) else 1 for s in srcs]
-    chats = [[{'from': 'human', 'value': f'{IMAGE}\n'*k + p}] for k,p in zip(n, prompts)]
+    chats = [_asked(s, p) for s,p in zip(srcs, prompts)]
+    n = [c[0]['value'].count(IMAGE) for c in chats]
     size = {p: len(self.processor.tokenizer(p, verbose=False)['input_ids']) for p in dict.fromkeys(prompts)}
     order = sorted(range(len(srcs)), key=lambda i: (-n[i], -size[prompts[i]], prompts[i]))
     return [(o, [chats[i] for i in o]) for o in (order[i:i + batch_size] for i in range(0, len(order), batch_size))]
@@ -267,25 +280,28 @@ def _bar(progress, n):
     with tqdm(total=n, unit='report') as bar: yield lambda done, total: bar.update(done - bar.n)
 
 # %% ../nbs/16_generate.ipynb #8039aac5
+def _held(src):
+    "What can be looked at twice: paths, bytes and arrays as they are, everything else as it was read"
+    if isinstance(src, (list, tuple)): return [_held(o) for o in src]
+    if isinstance(src, (str, os.PathLike, bytes, bytearray, XRay)) or type(src).__module__ == 'numpy': return src
+    return read_xray(src)
+
 def xray_key(
     src, # Anything `read_xray` takes, or a list of views
 )->str: # Hash; equal for equal files or pixels
-    "Fingerprint of what is shown, without decoding it"
-    from PIL import Image
-    if isinstance(src, (list, tuple)): return hash_json([xray_key(o) for o in src])
-    if isinstance(src, XRay): src = src.image
-    if isinstance(src, Image.Image): return sha256(f'{src.mode} {src.size} {src.getpalette()}'.encode() + src.tobytes())
-    if isinstance(src, (bytes, bytearray)): return sha256(src)
+    "Fingerprint of what is shown. Raises `ImageError` for an open file or picture that cannot be read"
+    import numpy as np
+    src = _held(src)
+    if isinstance(src, list): return hash_json([xray_key(o) for o in src])
     if isinstance(src, (str, os.PathLike)): return sha256(src) if os.path.isfile(src) else str(src)
-    if hasattr(src, 'read'):
-        at, data = src.tell(), src.read()
-        src.seek(at)
-        return sha256(data.encode() if isinstance(data, str) else data)
-    return sha256(f'{src.dtype} {src.shape}'.encode() + src.tobytes()) if hasattr(src, 'tobytes') else sha256(repr(src).encode())
+    if isinstance(src, (bytes, bytearray)): return sha256(src)
+    a = np.asarray(src.image if isinstance(src, XRay) else src)
+    return sha256(f'{type(src).__name__} {a.dtype} {a.shape}'.encode() + a.tobytes())
 
 @patch
 def _look(self:CXRModel, src):
-    "Fingerprint and pixels of an X-ray; the last one is remembered"
+    "Fingerprint and pixels of an X-ray, from one reading; the last one is remembered"
+    src = _held(src)
     key, seen = xray_key(src), self._seen
     if seen[0] != key: seen = self._seen = key, xray_pixels(self.processor, src)
     return seen
@@ -350,15 +366,20 @@ def _tokens(self:CXRModel, run, chat, ends, look, limit, stop=None, tuned=True):
         yield from new
 
 # %% ../nbs/16_generate.ipynb #a46a7ad9
-def _asked(src, q):
-    "A first turn: one `<image>` per view, then the question"
-    return [{'from': 'human', 'value': f'{IMAGE}\n'*(len(src) if isinstance(src, (list, tuple)) else 1) + q}]
-
 def _history(history):
     "Turns from pairs of question and answer, or reports"
     def safe(s, n): return '\n'.join(neutralise(o, n) for o in str(s)[:n].split('\n'))
-    pairs = [(o.prompt, o.text) if isinstance(o, Report) else o for o in history]
+    pairs = [(o.prompt, o.text) if isinstance(o, Report) else o for o in ([history] if isinstance(history, Report) else history or [])]
+    if not all(isinstance(o, (list, tuple)) and len(o) == 2 for o in pairs): raise CXRError('The history is no list of (question, answer) pairs or reports: give it as such.')
     return [[{'from': 'human', 'value': safe(q, 1000)}, {'from': 'gpt', 'value': safe(a, 4000)}] for q,a in pairs]
+
+@patch
+def _settle(self:CXRModel, run, src, rep, look, tuned):
+    "The first answer is taken in before anybody asks about it; without the room or memory for that, it is when somebody does"
+    turns, = _history([rep])
+    ids, ends = self._encoded(_asked(src, turns[0]['value']) + turns[1:])
+    if len(ids) < self._llava.config.text_config.max_position_embeddings:
+        with contextlib.suppress(RuntimeError): self._taken_in(run, ids, ends, look, tuned)
 
 @patch
 def _stream(self:CXRModel, chat, src, question, limit, stop=None, tuned=True):
@@ -372,9 +393,7 @@ def _stream(self:CXRModel, chat, src, question, limit, stop=None, tuned=True):
         yield text[len(shown):]
         shown = text
     self.last = rep = self.as_report(ids, question, limit, ps, tuned)
-    if len(chat[1]) == 2 and not (stop is not None and stop.is_set()): # the first answer
-        (_, answer), = _history([rep])
-        self._taken_in(run, *self._encoded(_asked(src, question) + [answer]), look, tuned)
+    if len(chat[1]) == 2 and not (stop is not None and stop.is_set()): self._settle(run, src, rep, look, tuned)
     return rep
 
 @patch

@@ -1,8 +1,11 @@
 "The model object: same texts whatever the way, nothing shared between X-rays, nothing a user writes changes the prompt"
-import json, os, random, signal, subprocess, sys, threading, time
+import io, json, os, random, signal, subprocess, sys, threading, time
 from pathlib import Path
-import pytest
+import numpy as np, pytest, torch
+from PIL import Image
 from cxr_llava.stages import CXRError, read_jsonl
+from cxr_llava.images import ImageError
+from cxr_llava.passes import quick_pass
 from cxr_llava.prompts import make_prompt
 from cxr_llava.model import Report, load_model, main, tiny_adapter
 from cxr_llava.overnight import find_xrays, part_of, rejects_of, report_folder
@@ -292,3 +295,63 @@ def test_batches_and_kept_caches_save_time(m, tmp_path, monkeypatch):
         if forget: m._kept = m._seen = None, None
         times.append(b.timed(lambda: next(m.chat(paths[0], 'Is there an effusion?', [rep], 8)))[2])
     assert min(times[1::2]) > min(times[::2])
+
+# What is shown is what is known
+
+def opened(im):
+    b = io.BytesIO()
+    im.save(b, 'PNG')
+    return b # left at its end, as `save` leaves it
+
+def turned(im):
+    res = im.copy()
+    res.getexif()[274] = 3
+    return res
+
+@pytest.mark.parametrize('change', [opened, lambda im: memoryview(opened(im).getvalue()), turned, lambda im: np.asarray(im), lambda im: im.convert('RGB'), lambda im: im.convert('P')])
+def test_no_xray_is_taken_for_another(m, change):
+    "One by one, after another X-ray in the same form, as in a batch; to the last bit"
+    want = [m.generate_reports([change(x)])[0].text for x in XRAYS[:2]]
+    for x,text in zip(XRAYS[:2], want):
+        assert m.generate_report(x).text and m.generate_report(change(x)).text == text
+
+def test_nothing_is_not_the_last_xray(m):
+    m.generate_report(opened(XRAYS[0]))
+    for src in (b'', io.BytesIO(), Image.new('L', (0, 0)), None):
+        with pytest.raises(ImageError): m.generate_report(src)
+
+@pytest.mark.parametrize('bad', [-5, 'x', 2.5, float('nan'), float('inf')])
+def test_length_caps(m, bad):
+    for fn in (lambda: m.generate_report(XRAYS[0], max_new_tokens=bad), lambda: m.ask(XRAYS[0], 'Why?', max_new_tokens=bad), lambda: m.generate_reports([XRAYS[0]], max_new_tokens=bad)):
+        with pytest.raises(CXRError, match='max_new_tokens'): fn()
+
+def test_no_xray_and_odd_histories(m):
+    for fn in (lambda: m.generate_report([]), lambda: m.ask([], 'Why?'), lambda: m.generate_reports([[]])):
+        with pytest.raises(CXRError, match='no X-ray'): fn()
+    for bad in ([None], [('q', 'a', 'x')], [('q',)], ['ab'], [{'role': 'user', 'content': 'x'}], 'ab'):
+        with pytest.raises(CXRError, match='history'): m.ask(XRAYS[0], 'Why?', bad)
+    rep = m.generate_report(XRAYS[0])
+    assert m.ask(XRAYS[0], 'Why?', rep, 8) == m.ask(XRAYS[0], 'Why?', [rep], 8) and m.ask(XRAYS[0], 'Why?', None, 8) == m.ask(XRAYS[0], 'Why?', [], 8)
+
+def test_a_report_is_not_lost_when_there_is_no_memory_to_take_it_in(m, monkeypatch):
+    want, old, n = m.generate_report(XRAYS[1]).text, type(m)._taken_in, []
+    def second_fails(self, *args):
+        n.append(1)
+        if len(n) > 1: raise torch.OutOfMemoryError('CUDA out of memory.')
+        return old(self, *args)
+    monkeypatch.setattr(type(m), '_taken_in', second_fails)
+    assert m.generate_report(XRAYS[1]).text == want and len(n) == 2
+    monkeypatch.undo()
+    assert m.ask(XRAYS[1], 'Why?', [m.last], 8)
+
+def test_a_map_changes_nothing_that_comes_after(m):
+    "`transformers` leaves hooks behind when attention is asked for"
+    rep, q = m.generate_report(XRAYS[2]), 'Is there an effusion?'
+    list(m.chat(XRAYS[2], q, [rep], 24))
+    before = m.last.tokens
+    m.relevance(XRAYS[2], rep, 0)
+    m.relevance(XRAYS[2], 'There is <image> a nodule.', 0)
+    m._kept = None, None
+    assert quick_pass(m._llava) is not None and m.generate_report(XRAYS[2]).tokens == rep.tokens
+    list(m.chat(XRAYS[2], q, [rep], 24))
+    assert m.last.tokens == before
