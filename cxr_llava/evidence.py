@@ -121,14 +121,14 @@ def _faded_in(self:CXRModel, ids, places, pixels, full, steps):
 
 @contextlib.contextmanager
 def _unhooked(model):
-    "Hooks that `transformers` leaves on a model once attention was asked for are taken off: with them, later texts would be computed another way"
-    flag = '_output_capturing_hooks_installed'
-    was = [(o, set(o._forward_hooks), flag in vars(o)) for o in model.modules()]
+    "What `transformers` leaves on a model once attention was asked for is taken off: with it, later texts would be computed another way"
+    marks = 'forward', '_output_capturing_hooks_installed' # of 5.0, and of later versions beside their hooks
+    was = [(o, set(o._forward_hooks), [k for k in marks if k not in vars(o)]) for o in model.modules()]
     try: yield
     finally:
-        for o,keys,had in was:
-            for k in set(o._forward_hooks) - keys: del o._forward_hooks[k]
-            if not had: vars(o).pop(flag, None)
+        for o,hooks,new in was:
+            for k in set(o._forward_hooks) - hooks: del o._forward_hooks[k]
+            for k in new: vars(o).pop(k, None)
 
 @patch
 def _attended(self:CXRModel, ids, places, pixels, full):
