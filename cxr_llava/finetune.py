@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['run_paths', 'run_key', 'data_hash', 'already_done', 'start_from', 'read_rows', 'open_xrays', 'Run', 'prepare',
            'noted', 'fit', 'set_up', 'less_memory', 'explain', 'watcher', 'about', 'peak_memory', 'compared',
-           'conclude', 'tell_end', 'train', 'finetune', 'train_in_many', 'main']
+           'conclude', 'tell_end', 'train', 'check_finetune', 'finetune', 'train_in_many', 'main']
 
 # %% ../nbs/20_finetune.ipynb #b5f31d6d
 import json, math, os, shutil, sys, time
 from pathlib import Path
 from .stages import CXRError, Rejects, atomic_path, hash_json, has_artifact, read_json, run_cli, run_root, say, versions, write_json
 from .prompts import read_conversations
-from .model import compute_dtype, load_base, quiet, read_adapter, save_adapter
+from .model import base_name, compute_dtype, load_base, quiet, read_adapter, save_adapter
 from .plan import encoded_load, local_gpus, plan_lines, shares, spell
 from .settings import FinetuneConfig, data_paths, fill_in, read_load, recomputed, run_plan, settled
 from .adapters import may_replace
@@ -335,6 +335,18 @@ def train(
     leave()
     return run.paths['adapter']
 
+# %% ../nbs/20_finetune.ipynb #7c1d40e3
+def check_finetune(
+    cfg:FinetuneConfig, # Settings
+):
+    "Refuse what no data could make right. Raises `CXRError`"
+    world(), session_start(), recomputed(cfg.checkpointing), base_name(cfg.base)
+    dev, found = local_gpus(cfg.device)
+    if dev.capability > (0, 0) and cfg.processes > found:
+        raise CXRError(f'--processes {cfg.processes} is more than the {found} GPUs of this computer: leave it out for one process on each.')
+    may_replace(cfg.out or run_root(cfg.run)/'adapter', 'adapter_config.json')
+    may_replace(run_paths(cfg)['best'], 'adapter_config.json')
+
 # %% ../nbs/20_finetune.ipynb #e291d409
 def finetune(
     cfg:FinetuneConfig=None, # Settings; default when left out
@@ -346,12 +358,11 @@ def finetune(
     if token: os.environ['HF_TOKEN'] = token
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     if os.environ.get('CXR_LAUNCHED'): return train(cfg)
+    check_finetune(cfg)
     cfg = fill_in(cfg)
-    may_replace(cfg.out or run_root(cfg.run)/'adapter', 'adapter_config.json')
     dev, found = local_gpus(cfg.device)
     per, several = cfg.processes or (shares(cfg.effective_batch, found) if cfg.nnodes == 1 else found), world()[1] > 1
     n = world()[1] if several else per*cfg.nnodes
-    if dev.capability > (0, 0) and per > found: raise CXRError(f'--processes {per} is more than the {found} GPUs of this computer: leave it out for one process on each.')
     split_batch(cfg.effective_batch, cfg.batch or 1, n)
     p = run_plan(cfg, dev, max(n, found) if not (cfg.processes or several) else n, read_load(cfg, cfg.data))
     if world()[0] == 0:

@@ -53,8 +53,8 @@ class FinetuneConfig(Config):
     seed:int = 0 # Of initial weights, order and dropout
     hf_token:str = '' # For gated models; better as HF_TOKEN in the environment or in Kaggle's secrets. Never printed or written
     _allowed = {**dict.fromkeys(('r', 'alpha', 'effective_batch', 'nnodes', 'max_len', 'keep'), '[1, inf)'), **dict.fromkeys(('lr', 'epochs'), '(0, inf)'),
-        **dict.fromkeys(('batch', 'processes', 'node_rank', 'limit', 'evals', 'eval_rows', 'look_rows', 'save_minutes', 'max_hours', 'seed'), '[0, inf)'),
-        'dropout': '[0, 1)', 'warmup': '[0, 1)', 'precision': PRECISIONS, 'schedule': SCHEDULES}
+        **dict.fromkeys(('batch', 'processes', 'node_rank', 'limit', 'evals', 'eval_rows', 'look_rows', 'save_minutes', 'max_hours'), '[0, inf)'),
+        'seed': '[0, 4294967296)', 'dropout': '[0, 1)', 'warmup': '[0, 1)', 'precision': PRECISIONS, 'schedule': SCHEDULES}
 
 # %% ../nbs/29_settings.ipynb #2b7bd66c
 TINY = dict(lr=6e-3, epochs=4., batch=16, effective_batch=16, warmup=.05, schedule='cosine', dropout=0., save_minutes=5.)
