@@ -142,3 +142,25 @@ def test_training_from_a_ready_4_bit_folder(data, small_llava, tmp_path):
 def test_recomputing_layers_changes_nothing(data, reference, tmp_path, every):
     finetune(settings(data, tmp_path, checkpointing=every))
     assert max(abs(x - y) for (_,x),(_,y) in zip(losses(tmp_path), losses(reference))) < 1e-4
+
+def test_changed_xrays_under_the_same_ids_are_learned_from_anew(tmp_path, capsys):
+    "Neither finished nor gone on with: ids, names and texts are the same, one picture is not"
+    data = conversations(tmp_path, 8)
+    finetune(settings(data, tmp_path, epochs=1.))
+    before = read_json(tmp_path/'finetune.json')
+    shutil.copyfile(tmp_path/'1.png', tmp_path/'0.png')
+    finetune(settings(data, tmp_path, epochs=1.))
+    after, said = read_json(tmp_path/'finetune.json'), capsys.readouterr().out
+    assert 'this run is finished' not in said and 'resume: from' not in said
+    assert all(before[k] != after[k] for k in ('data_hash', 'key', 'adapter_hash'))
+
+def test_the_fingerprint_of_an_adapter_is_that_of_the_studies_it_saw(tmp_path):
+    "Unreadable X-rays are left out of it"
+    from cxr_llava.model import load_processor, tiny_dir
+    from cxr_llava.stages import Rejects
+    data = conversations(tmp_path, 8)
+    (tmp_path/'0.png').write_text('no picture'), (tmp_path/'1.png').unlink()
+    cfg = settings(data, tmp_path, epochs=1.)
+    finetune(cfg)
+    rows = ft.read_rows(cfg, data, load_processor(tiny_dir()), Rejects())
+    assert read_json(tmp_path/'adapter/cxr_llava.json')['data_hash'] == ft.data_hash([r for r in rows if r['id'] not in ('s0', 's1')]) != ft.data_hash(rows)
