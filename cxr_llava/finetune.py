@@ -167,6 +167,7 @@ def prepare(
     if gone: run.data = data_hash(run.rows)
     if run.rank == 0: run.rejects.save(run.paths['rejects'])
     if run.rejects: run.tell(f'finetune: {run.rejects.summary()} (listed in {run.paths["rejects"].name})')
+    if cfg.eval_rows and not run.val: run.tell('finetune: no validation loss, for there are no validation studies')
     set_seed(cfg.seed)
     run.model = add_lora(run.model, cfg)
     run.collate = Collator(store, run.processor.tokenizer.pad_token_id)

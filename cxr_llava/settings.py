@@ -22,7 +22,7 @@ class FinetuneConfig(Config):
     "How to fine-tune"
     base:str = '' # Base model: key of `BASES`, hub id or folder; empty: the tiny one without a GPU, else LLaVA-1.5-7B
     data:str = '' # Conversations to learn from; empty: the newest train.json
-    val:str = '' # Conversations for the evaluation loss; empty: val.json beside the training data, if there
+    val:str = '' # Conversations for the evaluation loss; empty: val.json beside the training data, if it holds any
     image_root:str = '' # Folder of the X-rays, for conversation files of other projects
     out:str = '' # Adapter folder to write; empty: `adapter` in the run folder
     r:int = 16 # Rank of the adapter
@@ -115,7 +115,7 @@ def data_paths(
     if not train.is_file(): raise CXRError(f'{train} is {"a folder" if train.is_dir() else "not there"}: give the JSON file of the conversations with --data.')
     val = Path(cfg.val) if cfg.val else train.parent/'val.json'
     if cfg.val and not val.is_file(): raise CXRError(f'{val} does not exist: check --val, or leave it out.')
-    return train, val if cfg.eval_rows and val.is_file() else None
+    return train, val if cfg.eval_rows and val.is_file() and (cfg.val or read_json(val) != []) else None
 
 def recomputed(
     text:str, # As in the settings

@@ -164,3 +164,12 @@ def test_the_fingerprint_of_an_adapter_is_that_of_the_studies_it_saw(tmp_path):
     finetune(cfg)
     rows = ft.read_rows(cfg, data, load_processor(tiny_dir()), Rejects())
     assert read_json(tmp_path/'adapter/cxr_llava.json')['data_hash'] == ft.data_hash([r for r in rows if r['id'] not in ('s0', 's1')]) != ft.data_hash(rows)
+
+def test_a_split_without_validation_studies(tmp_path, capsys):
+    "It is trained all the same; an empty file that was asked for is a mistake"
+    data, val = conversations(tmp_path, 8), tmp_path/'val.json'
+    val.write_text('[]')
+    cfg = settings(data, tmp_path, epochs=1., eval_rows=4)
+    finetune(cfg)
+    assert 'no validation loss' in capsys.readouterr().out and read_json(tmp_path/'finetune.json')['finished']
+    with pytest.raises(CXRError, match='val.json has no usable conversation'): finetune(cfg.but(val=str(val)))
