@@ -177,6 +177,7 @@ def _stream(cmd, env):
 @contextlib.contextmanager
 def only_one(
     folder, # Run folder
+    name:str='.lock', # Of the lock in it
     patience:float=40., # Seconds to wait for one that is just being ended
 ):
     "Hold a folder's lock meanwhile. Raises `CXRError` when another process has it"
@@ -184,13 +185,13 @@ def only_one(
     except ImportError: fcntl = None # Windows
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        lock = open(Path(folder)/'.lock', 'w')
+        lock = open(Path(folder)/name, 'w')
     except OSError as e: raise CXRError(os_sentence(e, folder)) from None
     with lock as f:
         end = time.time() + patience
         while fcntl:
             try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); break
             except OSError:
-                if time.time() > end: raise CXRError(f'Another training is writing into {folder}: wait for it, or choose another folder with --run.') from None
+                if time.time() > end: raise CXRError(f'Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.') from None
                 time.sleep(.5)
         yield

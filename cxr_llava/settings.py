@@ -24,7 +24,7 @@ class FinetuneConfig(Config):
     data:str = '' # Conversations to learn from; empty: the newest train.json
     val:str = '' # Conversations for the evaluation loss; empty: val.json beside the training data, if it holds any
     image_root:str = '' # Folder of the X-rays, for conversation files of other projects
-    out:str = '' # Adapter folder to write; empty: `adapter` in the run folder
+    out:str = '' # Adapter folder to write, the other files of the training beside it; empty: `adapter` in the run folder
     r:int = 16 # Rank of the adapter
     alpha:int = 32 # Its scale
     dropout:float = .05 # Dropout inside the adapter, in [0,1)

@@ -173,3 +173,34 @@ def test_a_split_without_validation_studies(tmp_path, capsys):
     finetune(cfg)
     assert 'no validation loss' in capsys.readouterr().out and read_json(tmp_path/'finetune.json')['finished']
     with pytest.raises(CXRError, match='val.json has no usable conversation'): finetune(cfg.but(val=str(val)))
+
+def test_two_adapters_side_by_side_share_no_file(reference, data, tmp_path, monkeypatch, capsys):
+    "A second one leaves the first one's run as it was, and is gone on with from an attached session"
+    run = tmp_path/'kaggle/input/notebooks/me/first'
+    shutil.copytree(reference, run)
+    before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    cfg = settings(data, run, seed=1).but(out=str(run/'adapter_v2'))
+    finetune(cfg)
+    assert {p: p.read_bytes() for p in before} == before
+    new = {p.relative_to(run).parts[0] for p in run.rglob('*')} - {p.relative_to(run).parts[0] for p in before}
+    assert new == {'adapter_v2', '.adapter_v2_lock', *(f'adapter_v2_{o}' for o in ('checkpoints', 'train_log.jsonl', 'loss.png', 'finetune.json', 'finetune_rejects.jsonl'))}
+    finetune(cfg)
+    assert 'this run is finished' in capsys.readouterr().out
+    monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path/'kaggle'))
+    finetune(cfg.but(out=str(tmp_path/'new/adapter_v3')))
+    assert f'resume: from {tmp_path}/new/adapter_v3_checkpoints/checkpoint-' in capsys.readouterr().out
+    assert read_json(tmp_path/'new/adapter_v3_finetune.json')['adapter_hash'] == read_json(run/'adapter_v2_finetune.json')['adapter_hash']
+
+def test_the_best_adapter_of_another_run_does_not_stay(data, tmp_path):
+    "A new training without a validation loss has no best adapter"
+    val = tmp_path/'val.json'
+    val.write_text(json.dumps([dict(o, image=str(data.parent/o['image'])) for o in json.loads(data.read_text())[:5]]))
+    looks = settings(data, tmp_path, epochs=1., val=str(val), eval_rows=5)
+    finetune(looks)
+    best = tmp_path/'adapter_best/cxr_llava.json'
+    before = best.read_bytes()
+    (tmp_path/'finetune.json').unlink()
+    finetune(looks) # gone on with
+    assert best.read_bytes() == before
+    finetune(settings(data, tmp_path, epochs=1., seed=1))
+    assert not best.parent.exists()
