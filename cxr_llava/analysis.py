@@ -117,7 +117,7 @@ def one_difference(
     "Paired difference of two systems"
     flat = lambda d: d['outcomes'].reshape(len(d['outcomes']), -1)
     keep = np.all([~np.isnan(d['clinical'].f1[list(OBSERVATIONS)].to_numpy()) for d in (a, b)], 0)
-    def f1(x, y): return label_differences(*(o.reshape(*o.shape[:-1], -1, 4) for o in (x, y)), keep)
+    def f1(x, y): return label_differences(*(o.reshape(*o.shape[:-1], o.shape[-1]//4, 4) for o in (x, y)), keep)
     res = {}
     for test,names,kind in ((paired_tests(flat(a), flat(b), f1, weights, swaps), _F1_ROWS, 'f1 '),
         (paired_tests(a['pairs'], b['pairs'], text_differences, weights, swaps), list(TEXT), '')):

@@ -13,7 +13,7 @@ import pandas as pd
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, map_jobs, run_cli, run_root, say,
+from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, map_jobs, run_cli, run_root, say, sha256,
                               sweep, write_atomic, write_json)
 from .images import ImageError, prepare_xray, read_xray, resize_xrays
 from .reports import deid_count, prior_references
@@ -48,6 +48,7 @@ class DataConfig(Config):
     study_col:str = '' # Table: column of the study
     view_col:str = '' # Table: column of the view
     split_col:str = '' # Table: column of the split
+    _allowed = {'seed': '[0, 4294967296)'}
 
     def __post_init__(self):
         super().__post_init__()
@@ -376,6 +377,26 @@ def load_manifest(
     df.attrs['root'] = str(path.parent)
     return df
 
+# %% ../nbs/00_data.ipynb #c7a01d11
+_USED = ('indication', 'findings', 'impression', 'split', 'images', 'views')
+
+def _by_study(df):
+    "What conversations are made of, study by study"
+    def fixed(v): return v if isinstance(v, str) else tuple(v) if isinstance(v, (list, np.ndarray)) else None
+    return {o[0]: tuple(map(fixed, o[1:])) for o in df[['study_id', *_USED]].itertuples(index=False, name=None)}
+
+def _there(run):
+    "The studies an earlier run wrote, as `_by_study` gives them; empty when there are none"
+    try: return _by_study(pd.read_parquet(run/'studies.parquet', columns=['study_id', *_USED]))
+    except Exception: return {} # none, or no manifest of ours: it is replaced
+
+def _set_aside(run):
+    "Move conversations away that were made from other studies"
+    files = [p for p in (run/f'{k}.json' for k in ('train', 'val', 'test')) if p.is_file()]
+    if files: (run/'set_aside').mkdir(exist_ok=True)
+    for p in files: os.replace(p, run/'set_aside'/f'{p.stem}-{sha256(p)[:12]}.json')
+    if files: say(f'the studies have changed: {", ".join(p.name for p in files)} moved to {run/"set_aside"}; run `cxr_prompts` again')
+
 # %% ../nbs/00_data.ipynb #771e399d
 def _tell(audit, stats, rejects):
     "Print the audit"
@@ -406,6 +427,8 @@ def build_dataset(
     studies = _sound(studies, cfg, rejects)
     if found and kind != 'phantom': say(f'found: {compare_counts(kind, found)}')
     _check_any(studies, rejects, run, 'with the sections and views asked for')
+    old = _there(run)
+    if any(old[st.study_id][:3] != (st.indication, st.findings, st.impression) for st in studies if st.study_id in old): _set_aside(run)
     df = _frame(_prepare_studies(studies, cfg, run, rejects)) if cfg.prepare else _frame(_left_there(studies, cfg, home), '')
     studies.clear() # their texts are in the frame now
     _check_any(len(df), rejects, run, 'whose X-ray can be read')
@@ -427,6 +450,7 @@ def _finish(df, ties, how, kind, found, home, cfg, run, rejects, start):
     write_json(run/'audit.json', dict(written=not bad, source=kind, found=found, split=how, settings=settings, stats=stats, rejected=len(rejects)) | audit)
     if bad: raise CXRError(f'The split leaks ({audit["leaks"]} ties cross it) and was not written: see {run}/audit.json; add --resplit for a split of our own, or --allow-leaks.')
     _warn(df, stats, how, cfg, home)
+    if (old := _there(run)) and old != _by_study(df): _set_aside(run)
     _write_page(df, run, home, stats['classes'])
     _write_manifest(df, run, how, cfg.seed)
     what = ', images/' if cfg.prepare else ''

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['EvalConfig', 'words_of', 'model_identity', 'meta_of', 'systems_of', 'adapter_off', 'run_system', 'baselines_of',
-           'run_baseline', 'train_items', 'run_all', 'other_systems', 'short', 'provenance', 'made_of', 'finish',
-           'score_files', 'evaluate', 'loader', 'main', 'clinical_scores', 'resample_weights', 'text_scores',
-           'make_case', 'all_gates', 'headline', 'page_words', 'score_all', 'tell']
+           'run_baseline', 'train_file', 'train_items', 'run_all', 'other_systems', 'short', 'adapter_warnings',
+           'other_training', 'no_intervals', 'provenance', 'made_of', 'finish', 'score_files', 'evaluate', 'loader',
+           'main', 'clinical_scores', 'resample_weights', 'text_scores', 'make_case', 'all_gates', 'headline',
+           'page_words', 'score_all', 'tell']
 
 # %% ../nbs/30_eval.ipynb #7055194a
 import contextlib, time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from .stages import (CXRError, Config, Rejects, find_artifact, hash_json, has_artifact, read_json, run_cli, run_root, say, sha256, versions,
     write_atomic, write_json, write_jsonl)
+from .bases import PRECISIONS
 from .labels import LABELLER
 from .text_metrics import TOKENISATION
 from .scores import POLICIES, clinical_scores, resample_weights
@@ -22,6 +24,7 @@ from .launch import gpu_count, launch, world
 from .systems import (CONSTANT, check_rows, inputs_of, manifest_of, now, other_study, patients_of, predict, read_items, shared_rows, source_of,
     split_hash, view_of)
 from .foreign import check_ids, copied, load_pairs, read_texts, reference_hash, same_references
+from .prompts import read_conversations
 from .baselines import blind_reports, neighbour_reports
 from .page import TITLES
 from .figures import report_page
@@ -37,6 +40,7 @@ class EvalConfig(Config):
     "How a model is evaluated, or predictions made elsewhere"
     model_path:str = '' # Adapter folder or repository; empty: the newest `adapter`
     data_path:str = '' # Conversations with reference answers; empty: the newest `test.json`
+    train_path:str = '' # Conversations that the model learned from, for the baselines that learn; empty: `train.json` beside the test file
     image_root:str = '' # Folder below which foreign image paths are searched
     base:str = '' # Base model; empty: the one the adapter was made for
     num_samples:int = 0 # Studies to evaluate, drawn by hash of their id; 0: all
@@ -47,20 +51,20 @@ class EvalConfig(Config):
     references:str = '' # References of `predictions`: any table with id and report, or conversations
     intersection:bool = False # Score the studies that all files have in common, and say so loudly
     uncertain:str = 'negative' # How uncertain labels count: `negative`, `positive` or `definite`
-    bootstrap:int = 1000 # Resamples for the intervals
+    bootstrap:int = 1000 # Resamples for the intervals; 0: none, and no tests
     seed:int = 0 # Of sampling, shuffling and resampling
     batch_size:int = 16 # X-rays per forward pass
     max_new_tokens:int = 0 # Longest report, in tokens; 0: what the adapter was made for
     precision:str = 'auto' # As in `load_model`
     processes:int = 1 # Processes that share the reports; 0: one per GPU
     cases:int = 4 # Worst and best cases shown on the page, each
+    _allowed = dict.fromkeys(('num_samples', 'bootstrap', 'max_new_tokens', 'processes', 'cases'), '[0, inf)') | dict(batch_size='[1, inf)',
+        seed='[0, 4294967296)', precision=PRECISIONS)
 
     def __post_init__(self):
         super().__post_init__()
         if self.uncertain not in POLICIES:
             raise CXRError(f'`uncertain` is {self.uncertain!r}: choose one of {", ".join(POLICIES)}.')
-        for k,least in dict(num_samples=0, bootstrap=0, batch_size=1, max_new_tokens=0, processes=0, cases=0).items():
-            if getattr(self, k) < least: raise CXRError(f'`{k}` must be at least {least}, not {getattr(self, k)}.')
         odd = [o for o in words_of(self.baselines) if o not in ('auto', 'constant', 'neighbour', 'blind')]
         if odd: raise CXRError(f'`baselines` names {odd[0]!r}: choose of constant, neighbour, blind, or auto.')
         if self.references and not self.predictions: raise CXRError('`references` belongs to `predictions`: name the files to score, or give `data_path`.')
@@ -70,13 +74,14 @@ def words_of(s): return [o.strip() for o in s.split(',') if o.strip()]
 # %% ../nbs/30_eval.ipynb #9f385adf
 def model_identity(
     cfg:EvalConfig, # Which adapter and base
-)->dict: # `adapter`, `adapter_hash`, `base`, `base_hash`, `revision`, `max_new_tokens`
+)->dict: # `adapter`, `adapter_hash`, `base`, `base_hash`, `revision`, `max_new_tokens`, and what the adapter says of its training
     "The tuned model as files say it. Raises `CXRError` when there is no adapter, or it is damaged"
     from cxr_llava.model import BASES, adapter_folder, base_folder, base_hash, base_name, read_adapter
     path = cfg.model_path or find_artifact('adapter', cfg.run, needed_by='the evaluation')
     info = read_adapter(adapter_folder(str(path)))
     base = base_name(cfg.base or info['base'] or None)
-    return dict(adapter=str(path), adapter_hash=info['hash'], base=base, revision=BASES.get(base, {}).get('revision'),
+    training = {k: info[k] for k in ('finished', 'steps', 'total_steps', 'data_hash', 'settings') if k in info}
+    return dict(training, adapter=str(path), adapter_hash=info['hash'], base=base, revision=BASES.get(base, {}).get('revision'),
         base_hash=info.get('base_hash') or base_hash(base_folder(base)[1]),
                 max_new_tokens=cfg.max_new_tokens or int(info.get('max_new_tokens') or 256))
 
@@ -163,22 +168,31 @@ def run_baseline(
     return check_rows(shared_rows(path, meta), items, path.name, empty=True)
 
 # %% ../nbs/30_eval.ipynb #56be86d1
-def train_items(
+def train_file(
     cfg:EvalConfig, # Where to look
     near, # Conversations of the test split
+)->Path: # `None` when there is none
+    "Conversations for the baselines that learn. Raises `CXRError` when those named do not exist"
+    path = Path(cfg.train_path or Path(near).parent/'train.json')
+    if path.is_file(): return path
+    if cfg.train_path: raise CXRError(f'{path} does not exist: give --train_path the file that the model learned from.')
+    return find_artifact('train.json', cfg.run) if has_artifact('train.json', cfg.run) else None
+
+def train_items(
+    cfg:EvalConfig, # Image root
+    path, # From `train_file`
+    who:dict, # From `model_identity`; as many conversations are read as the model learned from
 )->list: # From `read_items`; empty without a training file
     "Training studies for the baselines"
-    path = Path(near).parent/'train.json'
-    if not path.is_file(): path = find_artifact('train.json', cfg.run) if has_artifact('train.json', cfg.run) else None
-    return read_items(path, root=cfg.image_root, rejects=Rejects()) if path else []
+    limit = (who.get('settings') or {}).get('limit')
+    return read_items(path, root=cfg.image_root, rejects=Rejects())[:limit or None] if path else []
 
 def run_all(cfg, get_model, who, items, units, folder, path):
     "Predictions of every system in the order of the tables"
-    split = split_hash(items)
+    split, wanted = split_hash(items), baselines_of(cfg, who.get('base'))
+    train = train_items(cfg, path, who) if set(wanted) - {'constant'} else []
     def meta(s): return meta_of(s, who, items, units, cfg, split)
     res = {s: run_system(s, get_model, items, units, folder, meta(s), cfg) for s in systems_of(cfg)}
-    wanted = baselines_of(cfg, who.get('base'))
-    train = train_items(cfg, path) if set(wanted) - {'constant'} else []
     for s in wanted:
         if s != 'constant' and not train:
             if not world()[0]: say(f'{s}: not run, since there is no train.json to learn from')
@@ -216,6 +230,53 @@ def short(
     p, root = Path(path).absolute(), run_root(run).absolute()
     return str(p.relative_to(root)) if p.is_relative_to(root) else '/'.join(Path(path).parts[-2:])
 
+# %% ../nbs/30_eval.ipynb #e7a10002
+def adapter_warnings(
+    cfg:EvalConfig, # Which adapter was asked for
+    who:dict, # From `model_identity`
+)->list: # Sentences
+    "What to say about the adapter before its scores"
+    res, summary, here = [], run_root(cfg.run)/'summary.json', Path(who.get('adapter', ''))/'adapter_model.safetensors'
+    if who.get('finished') is False: res.append(f'The adapter is not finished: step {who.get("steps")} of {who.get("total_steps")}.')
+    if cfg.model_path or not summary.is_file() or not here.is_file() or here.stat().st_mtime > summary.stat().st_mtime: return res
+    last = read_json(summary).get('adapter')
+    if last and (summary.parent/last).resolve() != here.parent.resolve():
+        res.append(f'{short(here.parent, cfg.run)} is judged, but the last cxr_run in this folder wrote {last}: name it with --model_path.')
+    return res
+
+# %% ../nbs/30_eval.ipynb #e7a10005
+def _at_hand(base):
+    "Folder of a base that is on this computer, else `None`: nothing is downloaded for a warning"
+    from cxr_llava.bases import BASES, attached_base, base_folder, pinned
+    if base == 'tiny' or Path(base).is_dir() or base in BASES and attached_base(base): return base_folder(base)[1]
+    from huggingface_hub import snapshot_download
+    repo, rev = pinned(BASES[base]['repo'], BASES[base]['revision']) if base in BASES else pinned(base, None)
+    try: return snapshot_download(repo, revision=rev, local_files_only=True)
+    except Exception: return None
+
+def other_training(
+    cfg:EvalConfig, # Image root
+    who:dict, # From `model_identity`
+    path, # Conversations that the baselines learned from
+)->list: # Sentences; empty when they are those of the adapter, or it does not say
+    "Whether the baselines learned from what the adapter learned from"
+    folder, settings = _at_hand(who['base']) if who.get('data_hash') else None, who.get('settings') or {}
+    if not folder: return []
+    from cxr_llava.bases import load_processor
+    from cxr_llava.collate import encode_records
+    from cxr_llava.finetune import data_hash
+    recs = read_conversations(path, root=cfg.image_root or None, run=cfg.run)[:settings.get('limit') or None]
+    if data_hash(encode_records(recs, load_processor(folder), settings.get('max_len', 1024))) == who['data_hash']: return []
+    return [f'The baselines learned from {short(path, cfg.run)}, the adapter from other conversations: name those with --train_path.']
+
+# %% ../nbs/30_eval.ipynb #e7a10008
+def no_intervals(
+    bootstrap:int, # Resamples
+    units:list, # Patient of each study
+)->str: # Empty where there are intervals
+    "Why there are no intervals and no tests"
+    return '--bootstrap 0' if not bootstrap else 'fewer than two patients' if len(set(units)) < 2 else ''
+
 # %% ../nbs/30_eval.ipynb #83d57e07
 def provenance(
     cfg:EvalConfig, # The settings
@@ -226,12 +287,12 @@ def provenance(
     **more # What is known beyond that: source, model, decoding, left_out...
 )->dict: # Ready for JSON
     "Where the numbers come from"
-    unit = 'patients' if known else 'studies (patients not known)'
+    unit, none = 'patients' if known else 'studies (patients not known)', no_intervals(cfg.bootstrap, units)
     return dict(data=short(path, cfg.run), references_hash=reference_hash(rows), n=len(rows), units=f'{len(set(units))} {unit}',
         target=section_target([o['reference'] for o in rows])) | more | dict(
         labeller=LABELLER, uncertain=f'as {cfg.uncertain}' if cfg.uncertain != 'definite' else 'definite pairs only',
-        intervals=f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %',
-        tests=f'approximate randomisation of {unit}, two-sided; Holm over the systems compared', tokenisation=TOKENISATION,
+        intervals=f'none: {none}' if none else f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %',
+        tests=f'none: {none}' if none else f'approximate randomisation of {unit}, two-sided; Holm over the systems compared', tokenisation=TOKENISATION,
         references='whole, never truncated', versions=versions(), made=now())
 
 def made_of(
@@ -248,8 +309,12 @@ def finish(
     metrics:dict, # From `score_all`, with `provenance`
     run, # Run folder
     cases:list, # From `cases_of`
+    warnings:list, # Sentences to say before any number
 )->dict: # `metrics`
     "Write `metrics.json` and `report.html`, put the headline on the card of the adapter, and tell the result"
+    none = metrics['provenance']['intervals']
+    warnings = warnings + [f'No intervals and no paired tests: {none[6:]}.']*none.startswith('none: ')
+    if warnings: metrics['warnings'] = warnings
     write_json(run/'metrics.json', metrics)
     write_atomic(run/'report.html', report_page(metrics | page_words(metrics), cases))
     if (run/'adapter').is_dir():
@@ -274,8 +339,7 @@ def score_files(
     lead = next(iter(rows))
     metrics['provenance'] = provenance(cfg, refs or files[0], rows[lead], units, known, left_out='everything outside the intersection' if cfg.intersection else 'nothing')
     for s,p in zip(rows, files): metrics['systems'][s]['made'] = made_of(p, cfg.run)
-    if warnings: metrics['warnings'] = warnings
-    return finish(metrics, run, cases_of(rows[lead], rows[lead], *labels, cfg.cases))
+    return finish(metrics, run, cases_of(rows[lead], rows[lead], *labels, cfg.cases), warnings)
 
 # %% ../nbs/30_eval.ipynb #374b2db9
 def evaluate(
@@ -291,14 +355,17 @@ def evaluate(
         launch('cxr_llava.eval', cfg.but(run=str(run), processes=n).to_dict(), run, n)
         return read_json(run/'metrics.json')
     path = cfg.data_path or find_artifact('test.json', cfg.run, needed_by='the evaluation')
+    train = train_file(cfg, path)
     items = read_items(path, cfg.num_samples, cfg.seed, cfg.image_root, rejects)
     manifest = manifest_of(path, cfg.run)
     units, known = patients_of(items, manifest)
     limit = cfg.max_new_tokens or getattr(model, 'max_new_tokens', 256)
     who = dict(model.info, max_new_tokens=limit) if model else model_identity(cfg)
-    if not world()[0]: say(f'evaluation: {len(items)} studies of {path}; {rejects.summary()}')
-    rows = run_all(cfg, loader(cfg, who, model), who, items, units, run/'predictions', path)
+    warnings = adapter_warnings(cfg, who)
+    if not world()[0]: say('\n'.join([f'evaluation: {len(items)} studies of {path}; {rejects.summary()}', *warnings]))
+    rows = run_all(cfg, loader(cfg, who, model), who, items, units, run/'predictions', train)
     if world()[0]: return {}
+    if {'neighbour', 'blind'} & set(rows): warnings += other_training(cfg, who, train)
     made = {s: made_of(run/f'predictions/{s}.jsonl', cfg.run) for s in rows}
     guests, left = other_systems(run/'predictions', items, rows)
     rows |= guests
@@ -306,13 +373,13 @@ def evaluate(
     sources = [manifest.get(o['id'], {}).get('source') for o in items]
     metrics, labels = score_all(rows, units, cfg.uncertain, cfg.bootstrap, cfg.seed, source, {'View': views, 'Source': sources})
     for s in rows: metrics['systems'][s]['made'] = made.get(s) or made_of(run/f'predictions/{s}.jsonl', cfg.run)
-    told = {k: who.get(k) for k in ('adapter_hash', 'base', 'base_hash', 'revision')}
+    told = {k: who.get(k) for k in ('adapter_hash', 'base', 'base_hash', 'revision', 'finished')}
     metrics['provenance'] = provenance(cfg, path, rows['tuned'], units, known, source=source, split_hash=made['tuned']['split'],
         sample=f'{cfg.num_samples} drawn with seed {cfg.seed}' if cfg.num_samples else 'all', left_out=rejects.summary(), not_scored=left,
         model=dict(adapter=short(who.get('adapter', ''), cfg.run), **told),
         decoding=dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision=cfg.precision, batch_size=cfg.batch_size))
     if rejects: rejects.save(run/'eval_rejects.jsonl')
-    return finish(metrics, run, cases_of(items, rows['tuned'], *labels, cfg.cases))
+    return finish(metrics, run, cases_of(items, rows['tuned'], *labels, cfg.cases), warnings)
 
 # %% ../nbs/30_eval.ipynb #f91e268b
 def loader(cfg, who, model=None):

@@ -133,8 +133,8 @@ def image_gate(
     "Does it cost score to be shown the wrong picture?"
     if drop is None: return _gate(title, None, None, f'Not measured: {why}.', MIN_DROP)
     v,lo,hi = (drop[k] if drop[k] is not None else math.nan for k in ('value', 'lo', 'hi'))
-    if any(map(math.isnan, (v, lo, hi))):
-        return _gate(title, None, None, f'Undefined on {n} studies: no target pathology to compare on.', MIN_DROP)
+    if math.isnan(v): return _gate(title, None, None, f'Undefined on {n} studies: no target pathology to compare on.', MIN_DROP)
+    if math.isnan(lo + hi): return _gate(title, v, None, f'Macro F1 falls by {v:.2f}, n={n}: not judged without an interval.', MIN_DROP)
     said = f'Macro F1 falls by {v:.2f} [{lo:.2f}, {hi:.2f}] (at least {MIN_DROP:.2f}, interval above 0, n={n})'
     if n < ENOUGH: ok,end = None, f': {n} studies are too few to judge.'
     elif v >= MIN_DROP and lo > 0: ok,end = True, '.'

@@ -146,7 +146,8 @@ def _cap(self:CXRModel, limit):
 
 @patch
 def _fits(self:CXRModel, rows, limit):
-    "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long"
+    "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long, or the cap below 1"
+    if limit is not None and limit < 1: raise CXRError(f'max_new_tokens must be at least 1, not {limit}.')
     room = self._llava.config.text_config.max_position_embeddings - max(map(len, rows))
     if room < 1: raise CXRError(f'The question, with its X-rays and earlier turns, is {1 - room} tokens too long for this model: leave something out.')
     return min(self._cap(limit), room)

@@ -49,7 +49,8 @@ def reports_of(
 ): # Generator of lists of (path, `Report` or `CXRError`), batch after batch
     "Reports of many files, of which some may be bad"
     from concurrent.futures import ThreadPoolExecutor
-    if batch_size < 1: raise CXRError(f'batch_size must be at least 1, not {batch_size}.')
+    for k,v in dict(batch_size=batch_size, max_new_tokens=max_new_tokens).items():
+        if v is not None and v < 1: raise CXRError(f'{k} must be at least 1, not {v}.')
     size = max(336, model.processor.image_processor.crop_size['height'])
     with ThreadPoolExecutor(2) as ex:
         def read(i): return [(p, ex.submit(_read, p, size)) for p in files[i:i + batch_size]]
@@ -73,15 +74,22 @@ def kept_reports(
     path, # JSON lines
     want:dict, # As `made_with` returns it
 )->list: # Rows
-    "Reports on disk, a half last line left out. Raises `CXRError` when they were made with something else"
+    "Reports on disk, a half last line left out. Raises `CXRError`, the file untouched, when they are none or were made with something else"
     path = Path(path)
     if not path.exists(): return []
-    rows, bad = read_jsonl(path)
-    if bad or not path.read_bytes().endswith(b'\n'): write_jsonl(path, rows)
+    (rows, bad), data = read_jsonl(path), path.read_bytes()
+    if not all(isinstance(r, dict) and 'image' in r for r in rows) or bad and not _only_half(path, data, bad):
+        raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
     for r in rows:
-        other = sorted(k for k,v in made_with(r).items() if v != want[k]) if isinstance(r, dict) and 'image' in r else ['everything: it is no file of reports']
+        other = sorted(k for k,v in made_with(r).items() if v != want[k])
         if other: raise CXRError(f'{path} was made with another {", ".join(other)}: choose another --out, or delete it.')
+    if data and not data.endswith(b'\n'): write_jsonl(path, rows)
     return rows
+
+def _only_half(path, data, bad):
+    "Whether the bad line is what a killed process left: the last one, without its end"
+    last = data.rpartition(b'\n')[2]
+    return [o['where'] for o in bad] == [f'{path.name}:{data.count(10) + 1}'] and b'{"image": '.startswith(last[:10])
 
 def _append(path, rows):
     "Add lines and make sure they are on disk"
@@ -126,9 +134,9 @@ def report_folder(
     return bad
 
 def _done_before(out, k, want):
-    "What one of several processes must not do again; it mends only its own part, as the others are being written"
-    mine = {r['image'] for r in kept_reports(part_of(out, k), want)}
-    return mine | {r['image'] for f in [Path(out), *parts_of(out)] if f.exists() and f != part_of(out, k) for r in read_jsonl(f)[0]}
+    "What one of several processes must not do again; the parts of others are being written"
+    mine = {r['image'] for f in (out, part_of(out, k)) for r in kept_reports(f, want)}
+    return mine | {r['image'] for f in parts_of(out) if f != part_of(out, k) for r in read_jsonl(f)[0]}
 
 # %% ../nbs/18_overnight.ipynb #ab931960
 def finish_reports(

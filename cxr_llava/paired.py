@@ -108,7 +108,7 @@ def compare_systems(
     has = {s: ~np.isnan(rates(v.sum(0).reshape(-1, 4))['f1']) for s,v in x.items()}
     tables = []
     for a,b in combinations(x, 2):
-        def differ(p, q): return label_differences(*(o.reshape(*o.shape[:-1], -1, 4) for o in (p, q)), has[a] & has[b])
+        def differ(p, q): return label_differences(*(o.reshape(*o.shape[:-1], o.shape[-1]//4, 4) for o in (p, q)), has[a] & has[b])
         df = pd.DataFrame(paired_tests(x[a], x[b], differ, weights, swaps), index=pd.Index(_ROWS, name='row'))
         tables.append(df.assign(n=n, a=a, b=b).reset_index().set_index(['a', 'b', 'row']))
     if not tables: raise CXRError('Comparing takes two systems at least.')

@@ -151,19 +151,15 @@ class PromptConfig(Config):
     "What the model is asked, and which studies can answer"
     task:str = 'report' # `report`, `findings` or `impression`
     section:str = 'both' # Sections a study must have to be used: `both`, `any`, `findings` or `impression`
-    views:str = 'frontal' # `frontal`: the first frontal X-ray of a study; `both`: with its first lateral; `all`: every X-ray, up to four
+    views:str = 'frontal' # `frontal`: the first frontal X-ray of a study; `both`: with its first lateral; `all`: every X-ray, up to four; `any`: a lateral where there is no frontal
     indication:bool = True # Tell the model why the X-ray was taken, where that is known
     drop_indication:float = .3 # Share of training studies, in [0,1], whose known indication is left out all the same
     paraphrase:bool = True # Vary the wording of the question in training; validation and test never vary
     followups:int = 0 # Follow-up questions per training study
     normals:float = 1. # Share of the normal training studies to keep, in [0,1]: fewer make findings less rare
     seed:int = 0 # Of all random choices
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0 <= self.normals <= 1: raise CXRError(f'`normals` must be between 0 and 1, not {self.normals}.')
-        for name,valid in dict(task=list(TASKS), section=['both', 'any', 'findings', 'impression'], views=['frontal', 'both', 'all']).items():
-            if getattr(self, name) not in valid: raise CXRError(f'`{name}` must be one of {", ".join(valid)}, not `{getattr(self, name)}`.')
+    _allowed = dict(task=tuple(TASKS), section=('both', 'any', 'findings', 'impression'), views=('frontal', 'both', 'all', 'any'), drop_indication='[0, 1]',
+        followups='[0, inf)', normals='[0, 1]', seed='[0, 4294967296)')
 
 # %% ../nbs/10_prompts.ipynb #3d3d0d2d
 def _text(row, name):
@@ -173,14 +169,14 @@ def _text(row, name):
 
 def study_images(
     row, # Row of the manifest
-    views:str='frontal', # `frontal`, `both` or `all`
+    views:str='frontal', # `frontal`, `both`, `all` or `any`
 )->list: # Relative paths, at most four
     "Which X-rays of a study the model sees"
     paths = [str(o) for o in (row.get('images') if row.get('images') is not None else [])]
     kinds = [str(o).lower() for o in (row.get('views') if row.get('views') is not None else [])]
     if views == 'all': return paths[:4]
     front = [p for p,v in zip(paths, kinds) if v in ('frontal', 'pa', 'ap')]
-    front = (front or ([] if 'lateral' in kinds else paths))[:1]
+    front = (front or ([] if 'lateral' in kinds and views != 'any' else paths))[:1]
     return front + [p for p,v in zip(paths, kinds) if v == 'lateral'][:1] if front and views == 'both' else front
 
 # %% ../nbs/10_prompts.ipynb #fe6d1720
@@ -241,6 +237,15 @@ def _by_split(rows, cfg, rejects):
         else: res[split].append(o)
     return res
 
+# %% ../nbs/10_prompts.ipynb #d1a5c0e2
+def _as_data(cfg, path):
+    "`cfg` with the sections and views the data stage chose, where none were chosen on purpose"
+    said = path.with_name('audit.json')
+    was = read_json(said).get('settings', {}) if said.is_file() else {}
+    new = {k: was[k] for k in ('section', 'views') if k in was and k not in cfg._given and was[k] != getattr(cfg, k)}
+    if new: say('prompts: as the data stage chose, ' + ', '.join(f'{k}={v}' for k,v in new.items()) + ' (set --section or --views to change)')
+    return cfg.but(**new)
+
 # %% ../nbs/10_prompts.ipynb #db89bdec
 def make_conversations(
     cfg:PromptConfig=None, # How to ask; default settings when left out
@@ -249,11 +254,12 @@ def make_conversations(
     cfg, rejects = cfg or PromptConfig(), Rejects()
     run = run_root(cfg.run)
     path = find_artifact('studies.parquet', cfg.run, needed_by='the prompts stage')
+    cfg = _as_data(cfg, path)
     res = _by_split(_manifest_rows(path), cfg, rejects)
     rejects.save(run/'prompts_rejects.jsonl')
     if not res['train'] and not res['test']:
         raise CXRError(f'None of the {len(rejects)} studies in {path} can be used ({rejects.summary()}): see {run}/prompts_rejects.jsonl; '
-            'for notes with one section try --section any, for lateral X-rays --views all.')
+            'for notes with one section try --section any, for lateral X-rays --views any.')
     for split,recs in res.items(): write_json(run/f'{split}.json', recs)
     say(f'prompts: {", ".join(f"{len(v)} {k}" for k,v in res.items())}; {rejects.summary()}')
     return res

@@ -47,7 +47,7 @@ def headline(
     if math.isnan(c.f1): failed.append('macro F1 is undefined: no target pathology in any reference or report')
     kind = ' phantoms' if source == 'phantom' else ''
     over = f'{6 - res["undefined"]} of the six target pathologies' if res['undefined'] else 'the six target pathologies'
-    said = ' '.join(f'Macro F1 {num(c.f1)} {span(c.f1_lo, c.f1_hi)} over {over}, n={res["n"]}{kind}'.split())
+    said = ' '.join(f'Macro F1 {num(c.f1)} {span(c.f1_lo, c.f1_hi) or "(no interval)"} over {over}, n={res["n"]}{kind}'.split())
     gain = diffs.get(f'{lead} - base', {}).get('f1 macro 6')
     if gain:
         said += f'; untuned base {num(scored["base"]["clinical"].f1["macro 6"])}, gain {num(gain["value"])} {span(gain["lo"], gain["hi"])}'.rstrip()
@@ -99,7 +99,7 @@ def score_all(
     ref_labels = labels_of([o['reference'] for o in rows[lead]])
     weights = resample_weights(units, bootstrap, seed)
     scored = {s: score_system(r, ref_labels, weights, uncertain, s not in (*PROBES, 'constant')) for s,r in rows.items()}
-    swaps = swap_draws(units, bootstrap and max(1000, bootstrap), seed)
+    swaps = swap_draws(units, len(weights) and max(1000, bootstrap), seed)
     diffs, labels = differences(scored, weights, swaps), scored[lead]['labels']
     gates = all_gates(scored, diffs, why)
     def grouped(g): return by_group(rows[lead], g, ref_labels, labels, weights, uncertain)

@@ -7,7 +7,7 @@ from cxr_llava.images import save_jpeg
 from cxr_llava.phantom import Truth, draw_lateral, make_phantom, phantom_xray, sample_body
 from cxr_llava.reports import clean_text, join_sections, parse_sections, prior_references
 from cxr_llava.sources import Rejects, find_source, iter_openi_csv, iter_table
-from cxr_llava.stages import CXRError
+from cxr_llava.stages import CXRError, find_artifact
 
 @pytest.fixture(scope='session')
 def xrays(tmp_path_factory):
@@ -127,7 +127,7 @@ def test_order_of_rows_does_not_matter(small, tmp_path):
     a, b = (run(source='openi_csv', path=str(p), run=str(tmp_path/n)) for p,n in ((small, 'a'), (other, 'b')))
     assert a.equals(b) and (tmp_path/'a/splits.json').read_bytes() == (tmp_path/'b/splits.json').read_bytes()
 
-@pytest.mark.parametrize('args,word', [(['--path', '/no/such/place'], 'does not exist'), (['--sourse', 'x'], ''), (['--source', 'x'], 'source'), (['--source', 'mimic'], 'attached')])
+@pytest.mark.parametrize('args,word', [(['--path', '/no/such/place'], 'does not exist'), (['--sourse', 'x'], ''), (['--seed', '-1'], 'seed'), (['--seed', str(2**32)], 'seed'), (['--source', 'x'], 'source'), (['--source', 'mimic'], 'attached')])
 def test_command_says_one_sentence(args, word, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: main(args + ['--run', str(tmp_path)])
     assert e.value.code == 2 and word in capsys.readouterr().err
@@ -138,6 +138,32 @@ def test_nothing_usable(tmp_path, xrays, capsys):
     assert len((tmp_path/'r/rejects.jsonl').read_text().splitlines()) == 2
     (tmp_path/'e').mkdir()
     with pytest.raises(CXRError, match='empty folder'): find_source(tmp_path/'e')
+
+def test_old_conversations_never_meet_new_pictures(tmp_path, capsys):
+    "Other studies under the same numbers: what was written about the old ones is moved away, also when the stage dies on its way; unchanged ones stay"
+    from cxr_llava.prompts import PromptConfig, make_conversations
+    args = dict(run=str(tmp_path), source='phantom', n=12)
+    run(**args)
+    make_conversations(PromptConfig(run=str(tmp_path)))
+    was = (tmp_path/'test.json').read_bytes()
+    run(**args)
+    assert (tmp_path/'test.json').read_bytes() == was and not (tmp_path/'set_aside').exists()
+    with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
+        def stop(*_): raise KeyboardInterrupt
+        m.setattr('cxr_llava.data.resize_xrays', stop)
+        run(**args, seed=5)
+    assert sorted(o.name.split('-')[0] for o in (tmp_path/'set_aside').iterdir()) == ['test', 'train', 'val']
+    assert was in [o.read_bytes() for o in (tmp_path/'set_aside').iterdir()] and 'run `cxr_prompts` again' in capsys.readouterr().out
+    with pytest.raises(CXRError, match='cxr_prompts'): find_artifact('test.json', str(tmp_path))
+
+def test_another_split_asks_for_new_conversations(tmp_path, xrays):
+    from cxr_llava.prompts import PromptConfig, make_conversations
+    (tmp_path/'t.csv').write_text(HEAD + ''.join(f'{i}.jpg,Lungs clear {i}.,Normal.,{i}\n' for i in range(8)))
+    args = dict(run=str(tmp_path/'r'), source='table', path=str(tmp_path/'t.csv'), image_dir=str(xrays))
+    run(**args)
+    make_conversations(PromptConfig(run=str(tmp_path/'r')))
+    run(**args, seed=3)
+    assert not (tmp_path/'r/train.json').exists() and len(list((tmp_path/'r/set_aside').iterdir())) == 3
 
 @pytest.mark.parametrize('layout', ['notebooks/o/phantoms', 'datasets/raddar/chest', 'chest-xrays-indiana-university'])
 def test_attached_data_is_found(layout, small, tmp_path, monkeypatch):

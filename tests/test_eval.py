@@ -1,5 +1,5 @@
 "The evaluation: anyone's predictions, bad input, gates, the page, processes that share and processes that die"
-import csv, json, os, random, re, signal, subprocess, sys, time
+import csv, json, os, random, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -268,6 +268,20 @@ def test_without_probes_the_gates_say_so(split):
     m = evaluate(EvalConfig(run=str(split), data_path=str(split/'test.json'), bootstrap=50, probes=False), model=Fake(split))
     assert m['headline']['status'] == 'provisional' and m['gates']['noise']['status'] == 'not judged' and '--no-probes' in m['gates']['noise']['text']
 
+@pytest.mark.parametrize('kw,why', [(dict(bootstrap=0), '--bootstrap 0'), (dict(num_samples=1), 'fewer than two patients')])
+def test_without_intervals_the_page_says_so(split, kw, why):
+    m = evaluate(EvalConfig(run=str(split), data_path=str(split/'test.json'), **kw), model=Fake(split))
+    assert m['warnings'] == [f'No intervals and no paired tests: {why}.'] and m['provenance']['intervals'] == m['provenance']['tests'] == f'none: {why}'
+    assert all(d[k]['p'] is None and d[k]['lo'] is None for d in m['differences'].values() for k in d)
+    assert m['warnings'][0] in (split/'report.html').read_text() and 'NaN' not in (split/'metrics.json').read_text() and '>nan' not in (split/'report.html').read_text()
+    if not kw.get('num_samples'): assert '(no interval)' in m['headline']['text'] and 'without an interval' in m['gates']['blank']['text']
+
+@pytest.mark.parametrize('args,word', [(('--precision', 'fp31'), 'precision'), (('--seed', '-1'), 'seed'), (('--seed', str(2**32)), 'seed'), (('--train_path', 'nowhere.json'), 'nowhere.json')])
+def test_a_bad_setting_moves_nothing(split, args, word):
+    write_jsonl(split/'out/predictions/tuned.jsonl', [dict(id='s0', text='Edema.')])
+    assert word in refused(split, '--data_path', split/'test.json', *args)
+    assert [o.name for o in (split/'out/predictions').iterdir()] == ['tuned.jsonl']
+
 # Processes, with the tiny model
 
 @pytest.fixture(scope='module')
@@ -281,6 +295,39 @@ def tiny(tmp_path_factory):
     write_json(d/'test.json', [dict(id=f's{i}', image=f'{i}.png', conversations=[q, {'from': 'gpt', 'value': t}]) for i,t in enumerate(texts(12))])
     random_adapter(d/'adapter')
     return d
+
+def judged(d, run, adapter='', **kw):
+    return evaluate(EvalConfig(**dict(run=str(run), model_path=str(adapter), data_path=str(d/'test.json'), bootstrap=0, max_new_tokens=8, num_samples=2, probes=False, compare_baseline=False, baselines='constant') | kw))
+
+def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
+    "Other conversations than train.json, and only the first so many: found by the fingerprint the adapter carries"
+    from cxr_llava.bases import load_processor, tiny_dir
+    from cxr_llava.collate import encode_records
+    from cxr_llava.finetune import data_hash
+    from cxr_llava.prompts import read_conversations
+    own, other = write_json(tmp_path/'own.json', [o | dict(image=str(tiny/o['image'])) for o in read_json(tiny/'test.json')]), tmp_path/'train.json'
+    write_json(other, read_json(own)[::-1])
+    shutil.copytree(tiny/'adapter', tmp_path/'adapter')
+    told = dict(data_hash=data_hash(encode_records(read_conversations(own)[:5], load_processor(tiny_dir()))), settings=dict(limit=5, max_len=1024))
+    write_json(tmp_path/'adapter/cxr_llava.json', read_json(tmp_path/'adapter/cxr_llava.json') | told)
+    m = judged(tiny, tmp_path, tmp_path/'adapter', baselines='neighbour', train_path=str(own))
+    assert not [w for w in m['warnings'] if 'baselines' in w]
+    assert {o['text'] for o in read_jsonl(tmp_path/'predictions/neighbour.jsonl')[0]} <= {o['conversations'][1]['value'] for o in read_json(own)[:5]}
+    m = judged(tiny, tmp_path, tmp_path/'adapter', baselines='neighbour')
+    assert [w for w in m['warnings'] if w.startswith('The baselines learned from train.json')]
+    assert not [w for w in judged(tiny, tmp_path, tiny/'adapter', baselines='neighbour')['warnings'] if 'baselines' in w] # it does not say
+
+def test_an_unfinished_and_an_older_adapter_are_named(tiny, tmp_path, capsys):
+    shutil.copytree(tiny/'adapter', tmp_path/'adapter')
+    write_json(tmp_path/'adapter/cxr_llava.json', read_json(tmp_path/'adapter/cxr_llava.json') | dict(finished=False, steps=1, total_steps=9))
+    write_json(tmp_path/'summary.json', dict(adapter='../elsewhere/adapter'))
+    m = judged(tiny, tmp_path)
+    assert m['warnings'][:2] == ['The adapter is not finished: step 1 of 9.', 'adapter is judged, but the last cxr_run in this folder wrote ../elsewhere/adapter: name it with --model_path.']
+    assert m['provenance']['model']['finished'] is False
+    assert 'The adapter is not finished' in (tmp_path/'report.html').read_text() and capsys.readouterr().out.count('wrote ../elsewhere') == 2
+    assert len(judged(tiny, tmp_path, tmp_path/'adapter')['warnings']) == 2 # named on purpose
+    write_json(tmp_path/'summary.json', dict(adapter='adapter'))
+    assert not [w for w in judged(tiny, tmp_path)['warnings'] if 'cxr_run' in w]
 
 def command(d, run, *args): return [sys.executable, '-m', 'cxr_llava.eval', '--run', str(run), '--model_path', str(d/'adapter'), '--data_path', str(d/'test.json'), '--bootstrap', '50', '--batch_size', '2',
     '--max_new_tokens', '8', '--no-probes', '--baselines', 'constant', *args]

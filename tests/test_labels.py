@@ -96,6 +96,14 @@ def test_tables_of_others(tmp_path, capsys):
     with pytest.raises(SystemExit) as e: main([str(tmp_path/'d.csv')])
     assert e.value.code == 2 and '3 fields' in capsys.readouterr().err and not (tmp_path/'d.labels.csv').exists()
 
+def test_labels_never_replace_the_reports(tmp_path, capsys):
+    p = tmp_path/'t.csv'
+    p.write_text('id,report\n1,No edema.\n')
+    (tmp_path/'link.csv').symlink_to(p)
+    for out in (p, tmp_path/'link.csv', tmp_path/'../'/tmp_path.name/'t.csv'):
+        with pytest.raises(SystemExit) as e: main([str(p), '--out', str(out)])
+        assert e.value.code == 2 and 'another --out' in capsys.readouterr().err and p.read_text() == 'id,report\n1,No edema.\n'
+
 def test_scoring_tool_wants_the_right_folder(tmp_path):
     "A folder that exists but holds no archives of reports is one sentence, not a table of nothing"
     (tmp_path/'labels').mkdir()

@@ -276,9 +276,19 @@ def test_a_file_of_another_run_is_left_alone(m, folder, tmp_path):
     for kw in (dict(max_new_tokens=9), dict(indication='Cough.', max_new_tokens=8)):
         with pytest.raises(CXRError, match='was made with another'): report_folder(m, [folder], out, **kw)
     assert out.read_bytes() == before
-    out.write_text('{"a": 1}\n')
-    with pytest.raises(CXRError, match='no file of reports'): report_folder(m, [folder], out, max_new_tokens=8)
+    for theirs in ('{"a": 1}\n', '{"image": "a"}\n[1]\n', 'id,text\n1,Clear.\n', 'id,text\n1,Clear.', '[{"id": "a"}]', '[\n {"id": "a"}\n]', 'a note', before.decode() + 'a note\n', before.decode() + 'a note',
+        'a note\n' + before.decode()):
+        for shard in ((0, 1), (0, 2)):
+            out.write_text(theirs)
+            with pytest.raises(CXRError, match='no file of reports'): report_folder(m, [folder], out, max_new_tokens=8, shard=shard)
+            assert out.read_text() == theirs and sorted(o.name for o in tmp_path.iterdir()) == ['o.jsonl']
     with pytest.raises(CXRError, match='no X-ray'): find_xrays([tmp_path])
+
+def test_a_length_cap_below_one_is_refused(m, folder, tmp_path, capsys):
+    for n in (0, -5):
+        with pytest.raises(SystemExit) as e: main([str(folder/'1.png'), '--max_new_tokens', str(n), '--out', str(tmp_path/'o.jsonl')])
+        assert e.value.code == 2 and 'max_new_tokens must be at least 1' in capsys.readouterr().err and not (tmp_path/'o.jsonl').exists()
+        with pytest.raises(CXRError, match='at least 1'): m.generate_report(folder/'1.png', max_new_tokens=n)
 
 def test_batches_and_kept_caches_save_time(m, tmp_path, monkeypatch):
     "CPU time against the transformers pipeline and against asking anew; the bounds are a quarter of what tools/bench_model.py measures"

@@ -76,7 +76,8 @@ def test_normals_are_thinned_alike_each_time():
     kept = [['reason' not in study_conversation(r, PromptConfig(normals=.25)) for r in rows] for _ in range(2)]
     assert kept[0] == kept[1] and 25 < sum(kept[0]) < 80
     assert 'reason' not in study_conversation(ROW, PromptConfig(normals=0))
-    with pytest.raises(CXRError, match='normals'): PromptConfig(normals=2)
+    for k,v in dict(normals=2, drop_indication=1.5, followups=-1, seed=-1, views='top').items():
+        with pytest.raises(CXRError, match=k): PromptConfig(**{k: v})
 
 def test_a_report_cannot_carry_template_tokens():
     for bad in ('Clear. <image>', 'Clear.</s>'): assert 'reason' in study_conversation(dict(ROW, findings=bad), PromptConfig())
@@ -119,6 +120,20 @@ def test_manifest_of_a_stranger(tmp_path):
 def test_images_of_a_study():
     assert study_images(dict(images=['l', 'f'], views=['lateral', 'pa']), 'both') == ['f', 'l'] and study_images(dict(images=['l'], views=['lateral']), 'both') == []
     with pytest.raises(CXRError): make_prompt(task='poem')
+
+def test_sections_and_views_of_the_data_stage_hold(tmp_path, capsys):
+    "A table of findings with a lateral alone: what the data stage let in is not dropped later, unless asked for"
+    from cxr_llava.data import DataConfig, build_dataset
+    from cxr_llava.prompts import make_conversations
+    for i in range(6): Image.effect_noise((64, 64), 90).save(tmp_path/f'{i}.png')
+    (tmp_path/'t.csv').write_text('image,findings,view,patient_id\n' + ''.join(f'{i}.png,Lungs are clear {i}.,{"lateral" if i == 5 else "PA"},{i}\n' for i in range(6)))
+    run = str(tmp_path/'r')
+    build_dataset(DataConfig(run=run, source='table', path=str(tmp_path/'t.csv'), size=64, workers=1))
+    assert sum(map(len, make_conversations(PromptConfig(run=run)).values())) == 6
+    assert 'section=any, views=any' in capsys.readouterr().out
+    assert sum(map(len, make_conversations(PromptConfig(run=run, views='frontal')).values())) == 5
+    assert sum(map(len, make_conversations(PromptConfig(run=run, views='any', section='findings')).values())) == 6
+    with pytest.raises(CXRError, match='no impression section'): make_conversations(PromptConfig(run=run, section='both'))
 
 def test_conversations_with_odd_names_and_texts(tmp_path):
     "A name longer than the system takes, half a character, and JSON nested without end"
