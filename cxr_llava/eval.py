@@ -267,7 +267,7 @@ def other_training(
     from cxr_llava.finetune import data_hash
     recs = read_conversations(path, root=cfg.image_root or None, run=cfg.run)[:settings.get('limit') or None]
     if data_hash(encode_records(recs, load_processor(folder), settings.get('max_len', 1024))) == who['data_hash']: return []
-    return [f'The baselines learned from {short(path, cfg.run)}, the adapter from other conversations: name those with --train_path.']
+    return [f'The baselines learned from {short(path, cfg.run)}, the adapter not from exactly these conversations: name its own with --train_path.']
 
 # %% ../nbs/30_eval.ipynb #e7a10008
 def no_intervals(

@@ -7,7 +7,7 @@ __all__ = ['ENDINGS', 'find_xrays', 'reports_of', 'made_with', 'kept_reports', '
            'report_folder', 'finish_reports', 'report_in_processes']
 
 # %% ../nbs/18_overnight.ipynb #2c491234
-import json, os, subprocess, sys
+import json, os, re, subprocess, sys
 from pathlib import Path
 from .stages import CXRError, os_sentence, read_jsonl, say, write_jsonl
 from .images import prepare_xray, read_xray
@@ -19,16 +19,20 @@ ENDINGS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.dcm', '.
 
 def _is_xray(p):
     "Whether a file of a folder is taken"
-    if p.name.startswith('.') or not p.is_file(): return False
+    if p.name.startswith('.'): return False
+    try:
+        if not p.is_file(): return False
+    except OSError: pass # it is there, and listed as one that cannot be read
     if p.suffix: return p.suffix.lower() in ENDINGS
     try:
         with open(p, 'rb') as f: return f.read(132)[128:] == b'DICM'
     except OSError: return False
 
 def find_xrays(
-    paths:list, # Files and folders
+    paths:list, # Files and folders, or one
 )->list: # Paths as text, each once, folders in the order of their names
     "X-ray files. Raises `CXRError` when there are none"
+    if isinstance(paths, (str, os.PathLike)): paths = [paths]
     res = []
     for p in map(Path, paths): res += sorted(str(o) for o in p.rglob('*') if _is_xray(o)) if os.path.isdir(p) else [str(p)]
     if not res: raise CXRError(f'There is no X-ray in {", ".join(map(str, paths))}: looked for {", ".join(ENDINGS)} and DICOM.')
@@ -73,23 +77,26 @@ def made_with(
 def kept_reports(
     path, # JSON lines
     want:dict, # As `made_with` returns it
+    mend:bool=True, # Write the file anew without a half last line
 )->list: # Rows
     "Reports on disk, a half last line left out. Raises `CXRError`, the file untouched, when they are none or were made with something else"
     path = Path(path)
     if not path.exists(): return []
-    (rows, bad), data = read_jsonl(path), path.read_bytes()
-    if not all(isinstance(r, dict) and 'image' in r for r in rows) or bad and not _only_half(path, data, bad):
-        raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
+    *lines, last = path.read_bytes().split(b'\n') # nothing stands after the end of a whole line
+    rows = [_row(o) for o in [*lines, last] if o.strip()]
+    if rows and rows[-1] is None and last.strip() and b'{"image": '.startswith(last[:10]): rows.pop() # what a killed process left
+    if None in rows: raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
     for r in rows:
         other = sorted(k for k,v in made_with(r).items() if v != want[k])
         if other: raise CXRError(f'{path} was made with another {", ".join(other)}: choose another --out, or delete it.')
-    if data and not data.endswith(b'\n'): write_jsonl(path, rows)
+    if last and mend: write_jsonl(path, rows)
     return rows
 
-def _only_half(path, data, bad):
-    "Whether the bad line is what a killed process left: the last one, without its end"
-    last = data.rpartition(b'\n')[2]
-    return [o['where'] for o in bad] == [f'{path.name}:{data.count(10) + 1}'] and b'{"image": '.startswith(last[:10])
+def _row(line):
+    "A line as the report it holds, else `None`"
+    try: r = json.loads(line)
+    except ValueError: return None
+    return r if isinstance(r, dict) and 'image' in r and isinstance(r.get('provenance', {}), dict) else None
 
 def _append(path, rows):
     "Add lines and make sure they are on disk"
@@ -103,7 +110,10 @@ def _append(path, rows):
 
 # %% ../nbs/18_overnight.ipynb #c23c0427
 def part_of(out, k): return Path(out).with_suffix(f'.part{k}.jsonl')
-def parts_of(out): return sorted(Path(out).parent.glob(f'{Path(out).stem}.part*.jsonl'))
+def parts_of(out):
+    "Files of the processes that write, or wrote, for `out`"
+    name, folder = re.escape(Path(out).stem) + r'\.part\d+\.jsonl', Path(out).parent
+    return sorted(o for o in folder.iterdir() if re.fullmatch(name, o.name)) if folder.is_dir() else []
 def rejects_of(out): return Path(out).with_suffix('.rejects.jsonl')
 
 def report_folder(
@@ -135,8 +145,7 @@ def report_folder(
 
 def _done_before(out, k, want):
     "What one of several processes must not do again; the parts of others are being written"
-    mine = {r['image'] for f in (out, part_of(out, k)) for r in kept_reports(f, want)}
-    return mine | {r['image'] for f in parts_of(out) if f != part_of(out, k) for r in read_jsonl(f)[0]}
+    return {r['image'] for f in {out, part_of(out, k), *parts_of(out)} for r in kept_reports(f, want, mend=f == part_of(out, k))}
 
 # %% ../nbs/18_overnight.ipynb #ab931960
 def finish_reports(
@@ -149,8 +158,10 @@ def finish_reports(
     rows = {r['image']: r for f in [out, *parts_of(out)] if f.exists() for r in read_jsonl(f)[0]}
     write_jsonl(out, sorted(rows.values(), key=lambda r: (place.get(r['image'], len(place)), r['image'])))
     for f in parts_of(out): f.unlink()
+    before = read_jsonl(rejects_of(out))[0] if rejects_of(out).exists() else []
+    bad = [o for o in before if o['image'] not in place and o['image'] not in rows] + bad # of other files into the same `out`
     if bad: write_jsonl(rejects_of(out), bad)
-    elif rejects_of(out).exists(): rejects_of(out).unlink()
+    elif before: rejects_of(out).unlink()
 
 # %% ../nbs/18_overnight.ipynb #5adf554a
 def report_in_processes(
