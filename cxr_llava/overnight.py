@@ -75,6 +75,7 @@ def made_with(
     "What a stored report was made with"
     return {k: (row.get('provenance') or {}).get(k) for k in _MADE_WITH} | dict(prompt=row.get('prompt'))
 
+# %% ../nbs/18_overnight.ipynb #5d0c71b1
 def _is_half(line):
     "Whether `line` is what a killed process left of a report, be it in the middle of a character"
     try: json.loads(line)
@@ -90,6 +91,7 @@ def _rows(path):
     if all(isinstance(r, dict) and isinstance(r.get('image'), str) and isinstance(r.get('provenance'), dict) for r in rows): return rows, not last
     raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
 
+# %% ../nbs/18_overnight.ipynb #5d0c71b2
 def _checked(path, want):
     "As `_rows`. Raises `CXRError` when they were made with something else"
     rows, whole = _rows(path)
@@ -109,6 +111,21 @@ def kept_reports(
     if not whole: write_jsonl(path, rows)
     return rows
 
+def _stat(path):
+    "What changes with a file: bytes and time"
+    try: o = os.stat(path)
+    except (OSError, ValueError): return None
+    return [o.st_size, o.st_mtime_ns]
+
+def _is_current(row, now):
+    "Whether a report is of the X-ray that is there now; older reports, which do not say, and X-rays that are gone count"
+    return not now or row.get('image_stat') in (None, now)
+
+# %% ../nbs/18_overnight.ipynb #5d0c71b3
+#| export
+
+
+# %% ../nbs/18_overnight.ipynb #5d0c71b5
 def _stat(path):
     "What changes with a file: bytes and time"
     try: o = os.stat(path)
