@@ -7,7 +7,7 @@ __all__ = ['ENDINGS', 'find_xrays', 'reports_of', 'made_with', 'kept_reports', '
            'report_folder', 'finish_reports', 'report_in_processes']
 
 # %% ../nbs/18_overnight.ipynb #2c491234
-import json, os, re, subprocess, sys
+import contextlib, json, os, re, stat, subprocess, sys
 from pathlib import Path
 from .stages import CXRError, os_sentence, read_jsonl, say, write_jsonl
 from .images import prepare_xray, read_xray
@@ -17,23 +17,24 @@ from .generate import CXRModel
 # %% ../nbs/18_overnight.ipynb #fa06c42f
 ENDINGS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.dcm', '.dicom')
 
+def _is_file(p):
+    "Whether `p` is a file; what nobody may look at, or a link to nothing, is taken for one, and so named as bad"
+    try: return stat.S_ISREG(os.stat(p).st_mode)
+    except OSError: return True
+
 def _is_xray(p):
     "Whether a file of a folder is taken"
-    if p.name.startswith('.'): return False
-    try:
-        if not p.is_file(): return False
-    except OSError: pass # it is there, and listed as one that cannot be read
+    if p.name.startswith('.') or not _is_file(p): return False
     if p.suffix: return p.suffix.lower() in ENDINGS
     try:
         with open(p, 'rb') as f: return f.read(132)[128:] == b'DICM'
     except OSError: return False
 
 def find_xrays(
-    paths:list, # Files and folders, or one
+    paths, # Files and folders, or one of them
 )->list: # Paths as text, each once, folders in the order of their names
     "X-ray files. Raises `CXRError` when there are none"
-    if isinstance(paths, (str, os.PathLike)): paths = [paths]
-    res = []
+    res, paths = [], [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     for p in map(Path, paths): res += sorted(str(o) for o in p.rglob('*') if _is_xray(o)) if os.path.isdir(p) else [str(p)]
     if not res: raise CXRError(f'There is no X-ray in {", ".join(map(str, paths))}: looked for {", ".join(ENDINGS)} and DICOM.')
     return list(dict.fromkeys(res))
@@ -72,7 +73,32 @@ def made_with(
     row:dict, # A line of a reports file, or the same of a report
 )->dict: # What must be equal for two reports to be of one run
     "What a stored report was made with"
-    return {k: row.get('provenance', {}).get(k) for k in _MADE_WITH} | dict(prompt=row.get('prompt'))
+    return {k: (row.get('provenance') or {}).get(k) for k in _MADE_WITH} | dict(prompt=row.get('prompt'))
+
+# %% ../nbs/18_overnight.ipynb #5d0c71b1
+def _is_half(line):
+    "Whether `line` is what a killed process left of a report, be it in the middle of a character"
+    try: json.loads(line)
+    except ValueError: return b'{"image": '.startswith(line[:10])
+    return False
+
+def _rows(path):
+    "Reports in `path`, and whether its last line is whole. Raises `CXRError` for any other file"
+    try: *lines, last = path.read_bytes().split(b'\n')
+    except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
+    try: rows = [json.loads(o) for o in lines + [last]*(not _is_half(last)) if o.strip()]
+    except (ValueError, RecursionError): rows = [None]
+    if all(isinstance(r, dict) and isinstance(r.get('image'), str) and isinstance(r.get('provenance'), dict) for r in rows): return rows, not last
+    raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
+
+# %% ../nbs/18_overnight.ipynb #5d0c71b2
+def _checked(path, want):
+    "As `_rows`. Raises `CXRError` when they were made with something else"
+    rows, whole = _rows(path)
+    for r in rows:
+        other = sorted(k for k,v in made_with(r).items() if v != want[k])
+        if other: raise CXRError(f'{path} was made with another {", ".join(other)}: choose another --out, or delete it.')
+    return rows, whole
 
 def kept_reports(
     path, # JSON lines
@@ -82,21 +108,34 @@ def kept_reports(
     "Reports on disk, a half last line left out. Raises `CXRError`, the file untouched, when they are none or were made with something else"
     path = Path(path)
     if not path.exists(): return []
-    *lines, last = path.read_bytes().split(b'\n') # nothing stands after the end of a whole line
-    rows = [_row(o) for o in [*lines, last] if o.strip()]
-    if rows and rows[-1] is None and last.strip() and b'{"image": '.startswith(last[:10]): rows.pop() # what a killed process left
-    if None in rows: raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
-    for r in rows:
-        other = sorted(k for k,v in made_with(r).items() if v != want[k])
-        if other: raise CXRError(f'{path} was made with another {", ".join(other)}: choose another --out, or delete it.')
-    if last and mend: write_jsonl(path, rows)
+    rows, whole = _checked(path, want)
+    if not whole: write_jsonl(path, rows)
     return rows
 
-def _row(line):
-    "A line as the report it holds, else `None`"
-    try: r = json.loads(line)
-    except ValueError: return None
-    return r if isinstance(r, dict) and 'image' in r and isinstance(r.get('provenance', {}), dict) else None
+def _stat(path):
+    "What changes with a file: bytes and time"
+    try: o = os.stat(path)
+    except (OSError, ValueError): return None
+    return [o.st_size, o.st_mtime_ns]
+
+def _is_current(row, now):
+    "Whether a report is of the X-ray that is there now; older reports, which do not say, and X-rays that are gone count"
+    return not now or row.get('image_stat') in (None, now)
+
+# %% ../nbs/18_overnight.ipynb #5d0c71b3
+#| export
+
+
+# %% ../nbs/18_overnight.ipynb #5d0c71b5
+def _stat(path):
+    "What changes with a file: bytes and time"
+    try: o = os.stat(path)
+    except (OSError, ValueError): return None
+    return [o.st_size, o.st_mtime_ns]
+
+def _is_current(row, now):
+    "Whether a report is of the X-ray that is there now; older reports, which do not say, and X-rays that are gone count"
+    return not now or row.get('image_stat') in (None, now)
 
 def _append(path, rows):
     "Add lines and make sure they are on disk"
@@ -108,17 +147,38 @@ def _append(path, rows):
             os.fsync(f.fileno())
     except OSError as e: raise CXRError(os_sentence(e, path)) from e
 
+# %% ../nbs/18_overnight.ipynb #5d0c71ab
+@contextlib.contextmanager
+def _alone(out):
+    "Hold `out` while this process lives, or one that was handed the numbers of open files yielded. Raises `CXRError` when another run has it"
+    try: import fcntl
+    except ImportError: return (yield []) # Windows
+    path = out.with_name(f'.{out.name}.lock')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, 'w')
+    except OSError as e: raise CXRError(os_sentence(e, out)) from e
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = os.path.samestat(os.fstat(lock.fileno()), os.stat(path)) # else one that has just ended took it away
+        except (BlockingIOError, FileNotFoundError): free = False
+        except OSError: free = True # a disk without locks
+        if not free: raise CXRError(f'Another run is writing into {out}: wait for it, or choose another --out.')
+        try: yield [lock.fileno()]
+        finally: path.unlink(missing_ok=True)
+
 # %% ../nbs/18_overnight.ipynb #c23c0427
 def part_of(out, k): return Path(out).with_suffix(f'.part{k}.jsonl')
 def parts_of(out):
-    "Files of the processes that write, or wrote, for `out`"
-    name, folder = re.escape(Path(out).stem) + r'\.part\d+\.jsonl', Path(out).parent
-    return sorted(o for o in folder.iterdir() if re.fullmatch(name, o.name)) if folder.is_dir() else []
+    out = Path(out)
+    names = os.listdir(out.parent) if out.parent.is_dir() else []
+    return sorted(out.parent/o for o in names if re.fullmatch(re.escape(out.stem) + r'\.part[0-9]+\.jsonl', o))
 def rejects_of(out): return Path(out).with_suffix('.rejects.jsonl')
 
 def report_folder(
     model:CXRModel, # The model
-    paths:list, # Files and folders
+    paths, # Files and folders, or one of them
     out, # JSON lines; gone on with when it exists
     indication:str=None, # Why they were taken
     batch_size:int=8, # X-rays per pass
@@ -127,25 +187,29 @@ def report_folder(
     progress=None, # Called with (done, total) after each pass
 )->list: # Bad files: dicts of image and reason
     "Report files into a file of JSON lines; what is there already is kept. Raises `CXRError`"
-    (k, n), out, prompt = shard, Path(out), make_prompt(indication)
+    (k, n), out, prompt, files = shard, Path(out), make_prompt(indication), find_xrays(paths)
     want = made_with(dict(provenance=model.provenance(int(max_new_tokens or model.max_new_tokens)), prompt=prompt))
-    done = {r['image'] for f in [out, *parts_of(out)] for r in kept_reports(f, want)} if n == 1 else _done_before(out, k, want)
-    files = find_xrays(paths)[k::n]
-    todo, bad, tell = [f for f in files if f not in done], [], progress or (lambda done, total: None)
-    count = len(files) - len(todo)
-    if count: say(f'report: {count} of {len(files)} are on disk, going on')
-    for part in reports_of(model, todo, indication, batch_size, max_new_tokens):
-        _append(out if n == 1 else part_of(out, k), [dict(image=p, **r.to_dict()) for p,r in part if not isinstance(r, CXRError)])
-        bad += [dict(image=p, reason=str(r)) for p,r in part if isinstance(r, CXRError)]
-        count += len(part)
-        tell(count, len(files))
-    if n == 1: finish_reports(out, find_xrays(paths), bad)
-    else: write_jsonl(part_of(out, k).with_suffix('.bad'), bad)
+    mine, bad, tell, stats = files[k::n], [], progress or (lambda done, total: None), {f: _stat(f) for f in files[k::n]}
+    with _alone(out) if n == 1 else contextlib.nullcontext(): # of several processes, the one that started them holds it
+        rows = [r for f in [out, *parts_of(out)] for r in kept_reports(f, want)] if n == 1 else _done_before(out, k, want)
+        done = {r['image'] for r in rows if _is_current(r, stats.get(r['image']))}
+        todo = [f for f in mine if f not in done]
+        count = len(mine) - len(todo)
+        if count: say(f'report: {count} of {len(mine)} are on disk, going on')
+        for part in reports_of(model, todo, indication, batch_size, max_new_tokens):
+            _append(out if n == 1 else part_of(out, k),
+                [dict(image=p, image_stat=stats[p], **r.to_dict()) for p,r in part if not isinstance(r, CXRError)])
+            bad += [dict(image=p, reason=str(r)) for p,r in part if isinstance(r, CXRError)]
+            count += len(part)
+            tell(count, len(mine))
+        if n == 1: finish_reports(out, files, bad)
+        else: write_jsonl(part_of(out, k).with_suffix('.bad'), bad)
     return bad
 
 def _done_before(out, k, want):
-    "What one of several processes must not do again; the parts of others are being written"
-    return {r['image'] for f in {out, part_of(out, k), *parts_of(out)} for r in kept_reports(f, want, mend=f == part_of(out, k))}
+    "Rows of what one of several processes need not do again; it mends only its own part, as the others are being written"
+    others = [f for f in [out, *parts_of(out)] if f.exists() and f != part_of(out, k)]
+    return kept_reports(part_of(out, k), want) + [r for f in others for r in _checked(f, want)[0]]
 
 # %% ../nbs/18_overnight.ipynb #ab931960
 def finish_reports(
@@ -153,15 +217,17 @@ def finish_reports(
     files:list, # All files, in their order
     bad:list, # Those that could not be reported: image and reason
 ):
-    "Put the parts together in the order of the files, and list the bad ones beside them"
-    out, place = Path(out), {p: i for i,p in enumerate(files)}
-    rows = {r['image']: r for f in [out, *parts_of(out)] if f.exists() for r in read_jsonl(f)[0]}
+    "Put the parts together in the order of the files, and list the bad ones beside them, with those of former runs over other files"
+    out, place, rows, gone = Path(out), {p: i for i,p in enumerate(files)}, {}, {o['image'] for o in bad}
+    for r in (r for f in [out, *parts_of(out)] if f.exists() for r in _rows(f)[0]):
+        if r['image'] not in rows or _is_current(r, _stat(r['image'])): rows[r['image']] = r
+    rows = {p: r for p,r in rows.items() if p not in gone} # a bad file that has a report was another X-ray then
     write_jsonl(out, sorted(rows.values(), key=lambda r: (place.get(r['image'], len(place)), r['image'])))
     for f in parts_of(out): f.unlink()
     before = read_jsonl(rejects_of(out))[0] if rejects_of(out).exists() else []
-    bad = [o for o in before if o['image'] not in place and o['image'] not in rows] + bad # of other files into the same `out`
+    bad = [o for o in before if isinstance(o, dict) and o.get('image') not in place.keys() | rows.keys()] + bad
     if bad: write_jsonl(rejects_of(out), bad)
-    elif before: rejects_of(out).unlink()
+    else: rejects_of(out).unlink(missing_ok=True)
 
 # %% ../nbs/18_overnight.ipynb #5adf554a
 def report_in_processes(
@@ -171,21 +237,25 @@ def report_in_processes(
     n:int, # Processes
 )->list: # Bad files: dicts of image and reason
     "Share files among processes and put the results together. Raises `CXRError` when one fails"
-    code = 'from cxr_llava.model import main; main()'
-    threads = str(max(1, (os.cpu_count() or 1)//n))
+    with _alone(Path(out)) as held:
+        ends = [part_of(out, k).with_suffix('.bad') for k in range(n)]
+        for f in ends: f.unlink(missing_ok=True)
+        _start_and_wait(args, n, held)
+        failed = sum(not f.exists() for f in ends) # written last
+        if failed: raise CXRError(f'{failed} of {n} processes failed (see above); what was written is kept: start the same command again.')
+        bad = [r for f in ends for r in read_jsonl(f)[0]]
+        finish_reports(out, files, bad)
+        for f in ends: f.unlink()
+    return bad
+
+def _start_and_wait(args, n, held):
+    "Run the `n` processes; each keeps the file held, should this one be killed"
+    code, threads = 'from cxr_llava.model import main; main()', str(max(1, (os.cpu_count() or 1)//n))
     def start(k):
         env = os.environ | dict(LOCAL_RANK=str(k), OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', threads))
-        return subprocess.Popen([sys.executable, '-c', code, *args, '--shard', f'{k}/{n}'], env=env)
-    ends = [part_of(out, k).with_suffix('.bad') for k in range(n)]
-    for f in ends: f.unlink(missing_ok=True)
+        return subprocess.Popen([sys.executable, '-c', code, *args, '--shard', f'{k}/{n}'], env=env, pass_fds=held)
     running = [start(k) for k in range(n)]
     try:
         for p in running: p.wait()
     finally:
-        for p in running: p.poll() is None and p.terminate()
-    failed = sum(not f.exists() for f in ends) # written last
-    if failed: raise CXRError(f'{failed} of {n} processes failed (see above); what was written is kept: start the same command again.')
-    bad = [r for f in ends for r in read_jsonl(f)[0]]
-    finish_reports(out, files, bad)
-    for f in ends: f.unlink()
-    return bad
+        for p in running: p.poll() is None and (p.terminate(), p.wait())
