@@ -103,7 +103,6 @@ def _checked(path, want):
 def kept_reports(
     path, # JSON lines
     want:dict, # As `made_with` returns it
-    mend:bool=True, # Write the file anew without a half last line
 )->list: # Rows
     "Reports on disk, a half last line left out. Raises `CXRError`, the file untouched, when they are none or were made with something else"
     path = Path(path)
