@@ -86,8 +86,8 @@ def disk_full(
 
 # %% ../nbs/23_checkpoints.ipynb #13fae302
 def attached_checkpoints()->list: # Folders
-    "Every `checkpoints` folder of an attached output"
-    return [q for m in _mounts() for q in _inside(m, 'checkpoints') if q.is_dir()]
+    "Every folder of an attached output that is called `checkpoints`, or so after its adapter's name"
+    return [q for m in _mounts() for d in _inside(m, '.') for q in sorted(d.glob('*checkpoints')) if q.is_dir()]
 
 def adopt(
     path, # A checkpoint

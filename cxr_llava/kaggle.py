@@ -7,7 +7,7 @@ __all__ = ['SESSION_HOURS', 'on_kaggle', 'run_type', 'is_batch', 'working', 'scr
            'secret', 'gpu_plan', 'gpus', 'facts', 'session', 'outputs']
 
 # %% ../nbs/21_kaggle.ipynb #f1bc8300
-import os, time
+import math, os, time
 from pathlib import Path
 from .stages import CXRError, _mounts, kaggle_root, run_root, versions
 
@@ -46,11 +46,18 @@ def _began(
     ticks = int((proc/str(pid)/'stat').read_text().rpartition(')')[2].split()[19]) # field 22 of proc(5), counted behind the name
     return boot + ticks/os.sysconf('SC_CLK_TCK')
 
+def _seconds(text):
+    "What `CXR_SESSION_START` says. Raises `CXRError`"
+    try: t = float(text)
+    except ValueError: t = math.nan
+    if math.isfinite(t): return t
+    raise CXRError(f'CXR_SESSION_START must be a time in seconds since 1970, not `{text}`: correct or unset it.')
+
 def session_start(
     proc:Path=Path('/proc'), # Linux' folder of processes
 )->float: # Seconds since 1970
     "When this session began"
-    if os.environ.get('CXR_SESSION_START'): return float(os.environ['CXR_SESSION_START'])
+    if os.environ.get('CXR_SESSION_START'): return _seconds(os.environ['CXR_SESSION_START'])
     play = kaggle_root() != Path('/kaggle') and proc == Path('/proc') # there the first process is that of some computer
     for pid in (([] if play else [1]) + [os.getpid()]) if on_kaggle() else []:
         try: t = _began(pid, proc)

@@ -15,7 +15,13 @@ from .stages import CXRError, os_sentence, say, write_json
 # %% ../nbs/27_launch.ipynb #b5cf9ab3
 def world()->tuple: # Rank, number of processes
     "Which of the processes this is"
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    return _count('RANK', 0), _count('WORLD_SIZE', 1)
+
+def _count(name, default):
+    "A number of the environment. Raises `CXRError`"
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal(): raise CXRError(f'{name} in the environment must be a whole number, as torchrun sets it, not `{text}`: unset it to train in one process.')
+    return int(text)
 
 def gpu_count(
     device:str='auto', # As in the settings
@@ -31,11 +37,11 @@ def join(
     "Meet the other processes, if there are any"
     import datetime, torch, torch.distributed as dist
     rank, n = world()
-    want = int(os.environ.get('CXR_WORLD') or n)
+    want = _count('CXR_WORLD', n)
     if n != want: raise CXRError(f'{want} processes were asked for but {n} started: run with --processes 1, or check torchrun.')
     if n == 1 or dist.is_initialized(): return
     _die_with_parent(signal.SIGKILL)
-    if cuda: torch.cuda.set_device(int(os.environ.get('LOCAL_RANK', 0)))
+    if cuda: torch.cuda.set_device(_count('LOCAL_RANK', 0))
     dist.init_process_group('nccl' if cuda else 'gloo', timeout=datetime.timedelta(hours=1))
 
 def leave():
@@ -171,6 +177,7 @@ def _stream(cmd, env):
 @contextlib.contextmanager
 def only_one(
     folder, # Run folder
+    name:str='.lock', # Of the lock in it
     patience:float=40., # Seconds to wait for one that is just being ended
 ):
     "Hold a folder's lock meanwhile. Raises `CXRError` when another process has it"
@@ -178,13 +185,13 @@ def only_one(
     except ImportError: fcntl = None # Windows
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        lock = open(Path(folder)/'.lock', 'w')
+        lock = open(Path(folder)/name, 'w')
     except OSError as e: raise CXRError(os_sentence(e, folder)) from None
     with lock as f:
         end = time.time() + patience
         while fcntl:
             try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); break
             except OSError:
-                if time.time() > end: raise CXRError(f'Another training is writing into {folder}: wait for it, or choose another folder with --run.') from None
+                if time.time() > end: raise CXRError(f'Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.') from None
                 time.sleep(.5)
         yield

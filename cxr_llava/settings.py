@@ -22,9 +22,9 @@ class FinetuneConfig(Config):
     "How to fine-tune"
     base:str = '' # Base model: key of `BASES`, hub id or folder; empty: the tiny one without a GPU, else LLaVA-1.5-7B
     data:str = '' # Conversations to learn from; empty: the newest train.json
-    val:str = '' # Conversations for the evaluation loss; empty: val.json beside the training data, if there
+    val:str = '' # Conversations for the evaluation loss; empty: val.json beside the training data, if it holds any
     image_root:str = '' # Folder of the X-rays, for conversation files of other projects
-    out:str = '' # Adapter folder to write; empty: `adapter` in the run folder
+    out:str = '' # Adapter folder to write, the other files of the training beside it; empty: `adapter` in the run folder
     r:int = 16 # Rank of the adapter
     alpha:int = 32 # Its scale
     dropout:float = .05 # Dropout inside the adapter, in [0,1)
@@ -53,8 +53,8 @@ class FinetuneConfig(Config):
     seed:int = 0 # Of initial weights, order and dropout
     hf_token:str = '' # For gated models; better as HF_TOKEN in the environment or in Kaggle's secrets. Never printed or written
     _allowed = {**dict.fromkeys(('r', 'alpha', 'effective_batch', 'nnodes', 'max_len', 'keep'), '[1, inf)'), **dict.fromkeys(('lr', 'epochs'), '(0, inf)'),
-        **dict.fromkeys(('batch', 'processes', 'node_rank', 'limit', 'evals', 'eval_rows', 'look_rows', 'save_minutes', 'max_hours', 'seed'), '[0, inf)'),
-        'dropout': '[0, 1)', 'warmup': '[0, 1)', 'precision': PRECISIONS, 'schedule': SCHEDULES}
+        **dict.fromkeys(('batch', 'processes', 'node_rank', 'limit', 'evals', 'eval_rows', 'look_rows', 'save_minutes', 'max_hours'), '[0, inf)'),
+        'seed': '[0, 4294967296)', 'dropout': '[0, 1)', 'warmup': '[0, 1)', 'precision': PRECISIONS, 'schedule': SCHEDULES}
 
 # %% ../nbs/29_settings.ipynb #2b7bd66c
 TINY = dict(lr=6e-3, epochs=4., batch=16, effective_batch=16, warmup=.05, schedule='cosine', dropout=0., save_minutes=5.)
@@ -115,7 +115,7 @@ def data_paths(
     if not train.is_file(): raise CXRError(f'{train} is {"a folder" if train.is_dir() else "not there"}: give the JSON file of the conversations with --data.')
     val = Path(cfg.val) if cfg.val else train.parent/'val.json'
     if cfg.val and not val.is_file(): raise CXRError(f'{val} does not exist: check --val, or leave it out.')
-    return train, val if cfg.eval_rows and val.is_file() else None
+    return train, val if cfg.eval_rows and val.is_file() and (cfg.val or read_json(val) != []) else None
 
 def recomputed(
     text:str, # As in the settings

@@ -142,3 +142,65 @@ def test_training_from_a_ready_4_bit_folder(data, small_llava, tmp_path):
 def test_recomputing_layers_changes_nothing(data, reference, tmp_path, every):
     finetune(settings(data, tmp_path, checkpointing=every))
     assert max(abs(x - y) for (_,x),(_,y) in zip(losses(tmp_path), losses(reference))) < 1e-4
+
+def test_changed_xrays_under_the_same_ids_are_learned_from_anew(tmp_path, capsys):
+    "Neither finished nor gone on with: ids, names and texts are the same, one picture is not"
+    data = conversations(tmp_path, 8)
+    finetune(settings(data, tmp_path, epochs=1.))
+    before = read_json(tmp_path/'finetune.json')
+    shutil.copyfile(tmp_path/'1.png', tmp_path/'0.png')
+    finetune(settings(data, tmp_path, epochs=1.))
+    after, said = read_json(tmp_path/'finetune.json'), capsys.readouterr().out
+    assert 'this run is finished' not in said and 'resume: from' not in said
+    assert all(before[k] != after[k] for k in ('data_hash', 'key', 'adapter_hash'))
+
+def test_the_fingerprint_of_an_adapter_is_that_of_the_studies_it_saw(tmp_path):
+    "Unreadable X-rays are left out of it"
+    from cxr_llava.model import load_processor, tiny_dir
+    from cxr_llava.stages import Rejects
+    data = conversations(tmp_path, 8)
+    (tmp_path/'0.png').write_text('no picture'), (tmp_path/'1.png').unlink()
+    cfg = settings(data, tmp_path, epochs=1.)
+    finetune(cfg)
+    rows = ft.read_rows(cfg, data, load_processor(tiny_dir()), Rejects())
+    assert read_json(tmp_path/'adapter/cxr_llava.json')['data_hash'] == ft.data_hash([r for r in rows if r['id'] not in ('s0', 's1')]) != ft.data_hash(rows)
+
+def test_a_split_without_validation_studies(tmp_path, capsys):
+    "It is trained all the same; an empty file that was asked for is a mistake"
+    data, val = conversations(tmp_path, 8), tmp_path/'val.json'
+    val.write_text('[]')
+    cfg = settings(data, tmp_path, epochs=1., eval_rows=4)
+    finetune(cfg)
+    assert 'no validation loss' in capsys.readouterr().out and read_json(tmp_path/'finetune.json')['finished']
+    with pytest.raises(CXRError, match='val.json has no usable conversation'): finetune(cfg.but(val=str(val)))
+
+def test_two_adapters_side_by_side_share_no_file(reference, data, tmp_path, monkeypatch, capsys):
+    "A second one leaves the first one's run as it was, and is gone on with from an attached session"
+    run = tmp_path/'kaggle/input/notebooks/me/first'
+    shutil.copytree(reference, run)
+    before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
+    cfg = settings(data, run, seed=1).but(out=str(run/'adapter_v2'))
+    finetune(cfg)
+    assert {p: p.read_bytes() for p in before} == before
+    new = {p.relative_to(run).parts[0] for p in run.rglob('*')} - {p.relative_to(run).parts[0] for p in before}
+    assert new == {'adapter_v2', '.adapter_v2_lock', *(f'adapter_v2_{o}' for o in ('checkpoints', 'train_log.jsonl', 'loss.png', 'finetune.json', 'finetune_rejects.jsonl'))}
+    finetune(cfg)
+    assert 'this run is finished' in capsys.readouterr().out
+    monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path/'kaggle'))
+    finetune(cfg.but(out=str(tmp_path/'new/adapter_v3')))
+    assert f'resume: from {tmp_path}/new/adapter_v3_checkpoints/checkpoint-' in capsys.readouterr().out
+    assert read_json(tmp_path/'new/adapter_v3_finetune.json')['adapter_hash'] == read_json(run/'adapter_v2_finetune.json')['adapter_hash']
+
+def test_the_best_adapter_of_another_run_does_not_stay(data, tmp_path):
+    "A new training without a validation loss has no best adapter"
+    val = tmp_path/'val.json'
+    val.write_text(json.dumps([dict(o, image=str(data.parent/o['image'])) for o in json.loads(data.read_text())[:5]]))
+    looks = settings(data, tmp_path, epochs=1., val=str(val), eval_rows=5)
+    finetune(looks)
+    best = tmp_path/'adapter_best/cxr_llava.json'
+    before = best.read_bytes()
+    (tmp_path/'finetune.json').unlink()
+    finetune(looks) # gone on with
+    assert best.read_bytes() == before
+    finetune(settings(data, tmp_path, epochs=1., seed=1))
+    assert not best.parent.exists()

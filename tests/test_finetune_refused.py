@@ -21,7 +21,7 @@ def refused(capsys, command, *args):
 
 SENSELESS = [('epochs', 0, 'above 0'), ('epochs', -1, 'above 0'), ('epochs', 'nan', 'above 0'), ('epochs', 'inf', 'above 0'), ('lr', 0, 'above 0'), ('lr', 'nan', 'above 0'),
     ('r', 0, 'at least 1'), ('alpha', 0, 'at least 1'), ('dropout', 2, 'in [0, 1)'), ('dropout', -1, 'in [0, 1)'), ('warmup', 5, 'in [0, 1)'), ('schedule', 'foo', 'linear'),
-    ('precision', 'int8', 'nf4'), ('seed', -1, 'at least 0'), ('limit', -3, 'at least 0'), ('max_len', 0, 'at least 1'), ('keep', 0, 'at least 1'), ('max_hours', 'nan', 'at least 0'),
+    ('precision', 'int8', 'nf4'), ('seed', -1, 'in [0, 4294967296)'), ('seed', 2**32, 'in [0, 4294967296)'), ('limit', -3, 'at least 0'), ('max_len', 0, 'at least 1'), ('keep', 0, 'at least 1'), ('max_hours', 'nan', 'at least 0'),
     ('max_hours', -1, 'at least 0'), ('save_minutes', -1, 'at least 0'), ('processes', -1, 'at least 0'), ('nnodes', 0, 'at least 1'), ('node_rank', -1, 'at least 0'),
     ('batch', -1, 'at least 0'), ('effective_batch', 0, 'at least 1'), ('evals', -1, 'at least 0')]
 
@@ -112,3 +112,21 @@ def test_a_sentence_of_one_of_several_processes_comes_alone(capsys, tmp_path, mo
     with pytest.raises(CXRError, match='^no data$'): launch('who', {}, tmp_path, 1, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     said = capsys.readouterr().out
     assert 'working' in said and 'Traceback' not in said and 'FAILED' not in said, said
+
+@pytest.mark.parametrize('name,value,words', [('checkpointing', 'foo', 'auto, none, all'), ('device', 'foo', 'no device'), ('base', 'nosuch', 'no base model'), ('out', 'work', 'something else')])
+def test_what_is_refused_without_any_data(tmp_path, monkeypatch, name, value, words):
+    "Before the first stage of `cxr_run`, and first of all in `finetune`"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'work').mkdir(), (tmp_path/'work/thesis.docx').write_text('mine')
+    cfg = FinetuneConfig(run='run', **{'base': 'tiny', 'device': 'cpu', name: value})
+    for f in (ft.check_finetune, finetune):
+        with pytest.raises(CXRError, match=words): f(cfg)
+
+def test_a_foreign_folder_in_the_place_of_the_best_adapter(tmp_path):
+    (tmp_path/'adapter_best').mkdir(), (tmp_path/'adapter_best/thesis.docx').write_text('mine')
+    with pytest.raises(CXRError, match='adapter_best is there already'): ft.check_finetune(FinetuneConfig(base='tiny', device='cpu', run=str(tmp_path)))
+
+@pytest.mark.parametrize('name', ['RANK', 'WORLD_SIZE', 'CXR_SESSION_START'])
+def test_an_environment_that_makes_no_sense(capsys, data, tmp_path, monkeypatch, name):
+    monkeypatch.setenv(name, 'x')
+    assert name in refused(capsys, main, *SETTINGS, '--data', data, '--run', tmp_path/'run') and not (tmp_path/'run').exists()

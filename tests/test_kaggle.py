@@ -374,6 +374,12 @@ def test_session_counts_from_its_container(tmp_path, monkeypatch):
     monkeypatch.delenv('KAGGLE_KERNEL_RUN_TYPE')
     assert abs(time.time() - session_start(tmp_path)) < 30
 
+@pytest.mark.parametrize('text', ['abc', 'nan', 'inf'])
+def test_a_session_start_that_is_no_time(monkeypatch, text):
+    from cxr_llava.kaggle import session_start
+    monkeypatch.setenv('CXR_SESSION_START', text)
+    with pytest.raises(CXRError, match=f'CXR_SESSION_START must be a time in seconds.*`{text}`'): session_start()
+
 @pytest.mark.parametrize('at,files,told', [('datasets/o/my-scans', ['a.nii'], True), ('my-scans', ['a.nii'], True), ('cxr-llava-wheels', ['cxr_llava-1-py3-none-any.whl'], False),
     ('models/o/llava/transformers/7b/1', ['config.json', 'model.safetensors'], False), ('notebooks/o/other', ['x.txt'], False)])
 def test_unknown_data_set_is_named(tmp_path, monkeypatch, capsys, at, files, told):
