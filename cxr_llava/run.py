@@ -6,7 +6,8 @@
 __all__ = ['STAGES', 'PATHS', 'NEEDS', 'FILES', 'EXTRA_CSS', 'NEXT', 'stage_config', 'stage_settings', 'RunConfig', 'load',
            'config_of', 'to_dict', 'show', 'makes', 'check_paths', 'check_needs', 'check_adapter', 'preflight', 'clock',
            'memory_now', 'Watch', 'size_words', 'written', 'one_case', 'tiles', 'stage_table', 'files_table',
-           'summary_page', 'summarise', 'run_all', 'tell', 'Table', 'results_table', 'report_picture', 'main']
+           'summary_page', 'the_adapter', 'training_of', 'summarise', 'run_all', 'tell', 'Table', 'results_table',
+           'report_picture', 'main']
 
 # %% ../nbs/50_run.ipynb #98f6ef70
 import os, shlex, sys, threading, time
@@ -227,30 +228,31 @@ def size_words(
 
 def written(
     run, # Run folder
-    since:float=0, # Only what changed after this time, in seconds since the epoch
+    since:float=0, # Only files changed at or after this time, in seconds since the epoch
+    before:float=float('inf'), # Only files changed before it
 )->list: # Dicts with `name`, `what`, `bytes`, `files`
     "What a run folder holds, by name"
     res = []
     for name,what in FILES.items():
         p = Path(run)/name
-        found = [o for o in (p.rglob('*') if p.is_dir() else [p]) if o.is_file()]
-        if found and max(o.stat().st_mtime for o in found) >= since:
-            res.append(dict(name=name, what=what, bytes=sum(o.stat().st_size for o in found), files=len(found)))
+        found = [o for o in (p.rglob('*') if p.is_dir() else [p]) if o.is_file() and since <= o.stat().st_mtime < before]
+        found = [o for o in found if o != Path(run)/'adapter/README.md'] # its evaluation writes into the card of an older adapter
+        if found: res.append(dict(name=name, what=what, bytes=sum(o.stat().st_size for o in found), files=len(found)))
     return res
 
 # %% ../nbs/50_run.ipynb #78936653
 def one_case(
-    run, # Run folder with `test.json` and `predictions/tuned.jsonl`
+    c, # The `EvalConfig` of the evaluation
 ): # As `cxr_llava.page.case_card` takes it, or None
-    "A test study with its X-ray, its reference and its generated report"
-    path = Path(run)/'predictions/tuned.jsonl'
-    if not (path.exists() and (Path(run)/'test.json').exists()): return None
+    "A study that was evaluated, with its X-ray, its reference and its generated report; none when the reports were made elsewhere"
+    path = run_root(c.run)/'predictions/tuned.jsonl'
+    if c.predictions or not path.exists(): return None
     from cxr_llava.eval import make_case
     from cxr_llava.labels import TARGETS, label_report
-    from cxr_llava.stages import hash_json
     from cxr_llava.systems import read_items
     rows = {o['id']: o for o in read_jsonl(path)[0]}
-    items = sorted((o for o in read_items(Path(run)/'test.json') if o['id'] in rows), key=lambda o: hash_json(o['id']))
+    items = read_items(c.data_path or find_artifact('test.json', c.run), c.num_samples, c.seed, c.image_root)
+    items = sorted((o for o in items if rows.get(o['id'], {}).get('reference') == o['reference']), key=lambda o: hash_json(o['id']))
     if not items: return None
     labels = {o['id']: label_report(o['reference']) for o in items}
     item = next((o for o in items if any(labels[o['id']][t] == 1 for t in TARGETS)), items[0])
@@ -316,10 +318,11 @@ def summary_page(
         s, six = metrics['systems'], metrics['rows']['six']
         parts += [part('How well it finds six pathologies', metrics['notes']['six'], page._legend(s) + page.main_table(s, six + ['macro 6', 'micro 6'])),
             part('Does the model look at the X-ray?', metrics['notes']['systems'], page.system_table(s))]
-    parts += [part('What was written', 'Beside this page, in the run folder.', files_table(summary['files'])),
-        part('Where the time went', '', stage_table(summary['seconds'])),
-        part('What to do with it', 'In the run folder:', f'<pre>{esc(summary["next"])}</pre>'),
-        part('On what it ran', '', page.facts_card(dict(settings=summary['settings'], **summary['versions'], made=summary['made']))),
+    parts.append(part('What was written', 'Beside this page, in the run folder.', files_table(summary['files'])))
+    if summary.get('earlier'): parts.append(part('From earlier runs', 'In the same folder, not written by this run.', files_table(summary['earlier'])))
+    parts.append(part('Where the time went', '', stage_table(summary['seconds'])))
+    if summary['next']: parts.append(part('What to do with it', 'In the run folder:', f'<pre>{esc(summary["next"])}</pre>'))
+    parts += [part('On what it ran', '', page.facts_card(dict(settings=summary['settings'], **summary['versions'], made=summary['made']))),
         f'<footer>{page.NOTICE}</footer>']
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
             f'<title>{page.esc(summary["title"])}</title><style>{page.CSS}{EXTRA_CSS}</style></head><body><main>{"".join(parts)}</main></body></html>')
@@ -328,14 +331,34 @@ def summary_page(
 NEXT = '''cxr_report YOUR_XRAY.png --lora_repo {adapter}    # a report for an X-ray of yours
 cxr_demo --local_model {adapter}                  # the same as a panel'''
 
-def _facts(run, metrics, total, peak):
-    "The tiles of the page"
-    counts = {s: len(read_json(run/f'{s}.json')) for s in ('train', 'val', 'test') if (run/f'{s}.json').exists()}
-    rejected = len(read_jsonl(run/'rejects.jsonl')[0]) if (run/'rejects.jsonl').exists() else None
-    if metrics: counts['test'] = metrics['provenance']['n']
-    model = ((metrics or {}).get('provenance', {}).get('model') or {}).get('base')
-    return {'studies to learn from': counts.get('train'), 'to watch while learning': counts.get('val'),
-        'to be judged on': counts.get('test'), 'records left out': rejected,
+def the_adapter(
+    cfg:RunConfig, # The job
+)->str: # Folder or hub id; `None` without one
+    "The adapter that was judged, else the one that was trained"
+    names = cfg.stage_names()
+    c = config_of(cfg, 'eval') if 'eval' in names else None
+    if c and not c.predictions: return c.model_path or str(find_artifact('adapter', cfg.run))
+    return str(makes('finetune', config_of(cfg, 'finetune'))[0]) if 'finetune' in names else None
+
+def training_of(
+    adapter, # Folder or hub id, or `None`
+)->dict: # Content of `finetune.json`
+    "What the training of an adapter recorded beside it; empty when that is not there or of another adapter"
+    from cxr_llava.adapters import read_adapter
+    from cxr_llava.finetune import run_paths
+    try:
+        d = read_json(run_paths(stage_config('finetune')(out=str(adapter)))['summary']) if adapter and Path(adapter).is_dir() else {}
+        return d if d and d.get('adapter_hash') == read_adapter(adapter)['hash'] else {}
+    except CXRError: return {}
+
+def _facts(cfg, adapter, metrics, total, peak):
+    "The tiles of the page: only what this run did, and the training of the adapter it is about"
+    run, names, said = run_root(cfg.run), cfg.stage_names(), training_of(adapter)
+    def count(s): return len(read_json(run/f'{s}.json')) if names[-1] == 'prompts' else None
+    model = ((metrics or {}).get('provenance', {}).get('model') or said).get('base')
+    return {'studies to learn from': said.get('conversations') or count('train'), 'to watch while learning': count('val'),
+        'to be judged on': metrics['provenance']['n'] if metrics else count('test'),
+        'records left out': len(read_jsonl(run/'rejects.jsonl')[0]) if 'data' in names else None,
         'base model': Path(model).name if model else None, 'total time': clock(total), 'peak memory': f'{peak:.1f} GB'}
 
 def summarise(
@@ -345,20 +368,20 @@ def summarise(
     since:float, # When it started
 )->dict: # Content of `summary.json`
     "Write `summary.json` and `summary.html` into the run folder"
-    run = run_root(cfg.run)
+    run, adapter = run_root(cfg.run), the_adapter(cfg)
     metrics = read_json(run/'metrics.json') if (run/'metrics.json').exists() and 'eval' in cfg.stage_names() else None
     s = dict(title='From X-rays to written reports', made=time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime()),
         settings=cfg.to_dict() | {'run': ''}, versions=versions(device=True), seconds=seconds, peak_memory_gb=round(peak, 2),
-        total_seconds=round(time.time() - since, 1), facts=_facts(run, metrics, time.time() - since, peak), headline=(metrics or {}).get('headline'),
+        total_seconds=round(time.time() - since, 1), facts=_facts(cfg, adapter, metrics, time.time() - since, peak), headline=(metrics or {}).get('headline'),
         gates={k: v['status'] for k,v in (metrics or {}).get('gates', {}).items()},
-        adapter=os.path.relpath(cfg.options.get('out') or run/'adapter', run))
-    s['next'] = NEXT.format(adapter=shlex.quote(s['adapter']))
+        adapter=os.path.relpath(adapter, run) if adapter and Path(adapter).exists() else adapter)
+    s['next'] = NEXT.format(adapter=shlex.quote(s['adapter'])) if adapter else ''
     s['subtitle'] = ' → '.join(cfg.stage_names()) + f', {clock(s["total_seconds"])} on {s["versions"]["device"]}'
-    s['files'] = [o for o in written(run) if not o['name'].startswith('summary')]
+    s['files'], s['earlier'] = [[o for o in written(run, **kw) if not o['name'].startswith('summary')] for kw in (dict(since=since), dict(before=since))]
     if metrics and not {'rows', 'notes'} <= set(metrics):
         from cxr_llava.eval import page_words
         metrics = metrics | page_words(metrics)
-    write_atomic(run/'summary.html', summary_page(s, metrics, one_case(run) if metrics else None))
+    write_atomic(run/'summary.html', summary_page(s, metrics, one_case(config_of(cfg, 'eval')) if metrics else None))
     write_json(run/'summary.json', s)
     return s
 
@@ -394,9 +417,11 @@ def tell(
     "The end of a run, for a terminal"
     say('\nWritten:')
     for o in s['files']: say(f'  {o["name"]:18} {size_words(o["bytes"]):>8}  {o["what"]}')
+    if s['earlier']: say(f'There from earlier runs: {", ".join(o["name"] for o in s["earlier"])}')
     if s['headline']: say(f'\n{s["headline"]["text"]}' + (f' {s["headline"]["reason"]}' if s['headline'].get('reason') else ''))
     say(f'\nDone in {clock(s["total_seconds"])}, peak memory {s["peak_memory_gb"]:.1f} GB. Research and education only, not a medical device.')
-    say(f'Open {run}/summary.html in a browser; a report for an X-ray of yours: cxr_report XRAY.png --lora_repo {shlex.quote(os.path.normpath(run/s["adapter"]))}')
+    where = s['adapter'] and (os.path.normpath(run/s['adapter']) if (run/s['adapter']).exists() else s['adapter'])
+    say(f'Open {run}/summary.html in a browser' + (f'; a report for an X-ray of yours: cxr_report XRAY.png --lora_repo {shlex.quote(where)}' if where else '.'))
 
 # %% ../nbs/50_run.ipynb #dd1286a5
 class Table(str):
