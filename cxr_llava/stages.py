@@ -10,6 +10,7 @@ __all__ = ['unknown_key', 'Config', 'load', 'to_dict', 'show', 'but', 'run_cli',
 import dataclasses, difflib, errno, importlib.metadata, os, re, sys, time
 from collections import deque
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from .files import (CXRError, Rejects, atomic_path, hash_json, os_sentence, read_json, read_jsonl, say, sha256, sweep, write_atomic,
@@ -99,15 +100,16 @@ class Config:
         return {f.name: (f.type, f.default, docs.get(f.name, '')) for f in fields(cls)}
 
 # %% ../nbs/05_stages.ipynb #697ea265
+@lru_cache
+def _class_docs(cls):
+    "Comment beside each field of a class, as its source says; parsing that is slow"
+    from fastcore.docments import docments
+    try: return {k: ' '.join(v.split()) for k,v in docments(cls).items() if v}
+    except Exception: return {} # no source at hand: help is a comfort
+
 def _field_docs(cls):
     "Comment beside each field, those of parent classes included"
-    from fastcore.docments import docments
-    res = {}
-    for c in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(c): continue
-        try: res.update({k: ' '.join(v.split()) for k,v in docments(c).items() if v})
-        except Exception: pass # no source at hand: help is a comfort
-    return res
+    return {k: v for c in reversed(cls.__mro__) if dataclasses.is_dataclass(c) for k,v in _class_docs(c).items()}
 
 # %% ../nbs/05_stages.ipynb #d9987c1c
 def load(cls,
@@ -177,8 +179,8 @@ def run_cli(
     extra=None, # Called with the parser, to add arguments that are not settings
 )->int: # 0; any failure leaves through `SystemExit`
     "Fill a config from the command line and run `fn` on it"
-    args = _parser(cfg_cls, prog, extra).parse_args(argv)
-    given = {k: v for k,v in vars(args).items() if k in cfg_cls.known()}
+    args, known = _parser(cfg_cls, prog, extra).parse_args(argv), cfg_cls.known()
+    given = {k: v for k,v in vars(args).items() if k in known}
     try:
         cfg = cfg_cls.load(args.config, **given)
         fn(cfg, args) if extra else fn(cfg)

@@ -97,6 +97,10 @@ def test_typo_in_a_late_stage_costs_no_early_one(tmp_path):
     refused(cxr('cxr_run', '--run', 'r', '--batch_size', 'x', cwd=tmp_path), 'batch_size')
     assert not (tmp_path/'r').exists()
 
+def test_file_missing_for_a_late_stage_costs_no_early_one(tmp_path):
+    refused(cxr('cxr_run', '--run', 'r', '--val', 'nowhere.json', cwd=tmp_path), 'nowhere.json', '--val')
+    assert not (tmp_path/'r').exists()
+
 def test_broken_conversations(tmp_path):
     (tmp_path/'train.json').write_text('[{"id": 1},\n {"id": \n]')
     refused(cxr('cxr_finetune', '--data', 'train.json', '--run', 'r', '--base', 'tiny', cwd=tmp_path), 'train.json', 'line')
