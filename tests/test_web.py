@@ -105,3 +105,15 @@ def test_gradio_page_is_built():
     app, look = gradio_app(Standin())
     text = json.dumps(app.get_config_file(), default=str)
     assert 'Generate report' in text and 'fonts.googleapis' not in text and app.analytics_enabled is False and app.delete_cache == (600, 3600)
+
+def test_the_page_keeps_the_report_of_its_own_text():
+    class Shared(Standin):
+        def _write(self, *args):
+            rep = yield from super()._write(*args)
+            self.last = None # what another thread may do
+            return rep
+    case = web_choose('Normal')['case']
+    assert last(web_generate(Shared(), case))['findings'] and case.report.text == TEXT
+    flag = threading.Event()
+    flag.set()
+    assert last(web_generate(Standin(), case, flag=flag))['findings'] and case.report.text == TEXT # stopped before its first word
