@@ -12,7 +12,8 @@ from .stages import CXRError
 from .images import XRay, read_xray
 from .model import Report
 from .film import film_html, overlaid, reduced, unpadded, windowed
-from .exports import model_sections, report_record, xray_facts
+from .panel import readable
+from .exports import model_sections, report_record, told_indication, xray_facts
 from .reports import write_sections
 
 # %% ../nbs/40a_case.ipynb #46023964
@@ -38,6 +39,8 @@ class Case:
     @property
     def src(self): return self.views if len(self.views) > 1 else self.views[0]
     @property
+    def told(self): return told_indication(self.report.prompt) if self.report else '' # The indication that the report was written with
+    @property
     def text(self): return write_sections(self.findings or None, self.impression or None) # As it stands now
     @property
     def choices(self): # (words, number) of what an overlay can be shown for
@@ -51,7 +54,9 @@ class Case:
 def take_report(self:Case,
     report, # `Report`
 ):
-    "The model's text becomes the text of the study"
+    "The model's text becomes the text of the study, unless it was cut before its first word"
+    if not (report.text.strip() or report.stopped): return
+    if self.base and self.base.prompt != report.prompt: self.base = None
     self.report, self.heat, self.sure = report, {}, []
     self.findings, self.impression = model_sections(report.text)
 
@@ -64,7 +69,7 @@ def read_study(
 )->Case: # Frontal first
     "X-rays as a study. Raises `CXRError`"
     if len(srcs) > 2: raise CXRError(f'{len(srcs)} X-rays were given, but a study here has one or two views: choose a frontal and a lateral one.')
-    views = [(o if isinstance(o, XRay) else read_xray(o), name) for o,name in zip(srcs, names)]
+    views = [(o if isinstance(o, XRay) else read_xray(o), readable(name)) for o,name in zip(srcs, names)]
     views.sort(key=lambda o: any(n.startswith(LATERAL) for n in o[0].notes))
     return Case([v for v,_ in views], [name for _,name in views], reference, indication)
 

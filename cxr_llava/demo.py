@@ -55,8 +55,7 @@ class ReportPanel(Desk):
         upload_mb:int=10, # Size of upload the server takes
     ):
         folder = Path(folder or start_folder()).resolve()
-        super().__init__(model or demo_model(), folder, None if browse else folder)
-        self.upload_mb = upload_mb
+        super().__init__(model or demo_model(), folder, None if browse else folder, upload_mb=upload_mb)
 
     @property
     def w(self): # Widgets by name

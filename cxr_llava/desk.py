@@ -11,7 +11,7 @@ from fastcore.basics import patch
 from .stages import CXRError
 from .images import XRay
 from .evidence import EVIDENCE_CAUTION
-from .panel import (doubts_html, example_study, find_reference, findings_chips, list_folder, log_html, progress_html, so_far, status_html,
+from .panel import (doubts_html, example_study, find_reference, findings_chips, list_folder, log_html, progress_html, readable, so_far, status_html,
     step_into, uploaded)
 from .film import compare_html, film_html
 from .exports import download_links
@@ -27,8 +27,9 @@ class Desk:
         folder, # `Path` where the folder picker stands
         top=None, # `Path` it may not leave; nothing for no limit
         w=None, # Fields by name: anything with a `value`
+        upload_mb:int=10, # Largest upload, in MiB
     ):
-        self.model, self.folder, self.top, self._w = model, folder, top, w
+        self.model, self.folder, self.top, self._w, self.upload_mb = model, folder, top, w, upload_mb
         self.case, self.cases, self.error = None, [], None # The study shown, those of this session, the last failure
         self._thread, self._stop, self._filling = None, threading.Event(), False
         self._flag = self._stop
@@ -38,7 +39,7 @@ class Desk:
     def w(self): return self._w
 
     @property
-    def busy(self): return self._thread is not None and self._thread.is_alive() and not self._flag.is_set() # A text is being written
+    def busy(self): return self._thread is not None and self._thread.is_alive() and self._flag is self._stop # A text of the study shown is being written
 
 # %% ../nbs/40b_desk.ipynb #770ef37e
 def sentence_of(
@@ -81,7 +82,7 @@ def _start(self:Desk,
     says:str, # What the status line says meanwhile
 ):
     "Let the model work in a thread. Raises `CXRError` while it works"
-    if self.busy: raise CXRError('A text is being written: press Stop first.')
+    if self.busy: raise CXRError('The text is being stopped: wait a moment.' if self._flag.is_set() else 'A text is being written: press Stop first.')
     flag = self._flag = self._stop = threading.Event() # `_flag` stays this job's own when another study is shown
     self._busy(True)
     self.say(says, 'busy')
@@ -97,7 +98,7 @@ def _work(self:Desk, flag, job):
     try:
         with ONE: job(flag, mine)
     except Exception as e: mine(self.safely, _raise, e)
-    finally: mine(self._busy, False)
+    finally: mine(self._settle)
 
 def _raise(e): raise e
 
@@ -116,7 +117,7 @@ def _work_out(self:Desk,
 # %% ../nbs/40b_desk.ipynb #94b7c574
 @patch
 def _write(self:Desk,
-    make, # Called with a stop flag; a generator of text, such as `CXRModel.stream` gives
+    make, # Called with a stop flag; a generator of text that returns a `Report`, such as `CXRModel.stream` gives
     show, # Called with the text so far
     done, # Called with the finished `Report`; gives words for it
     says:str, # What the status line says meanwhile
@@ -124,15 +125,17 @@ def _write(self:Desk,
     "Write a text in a thread"
     limit = self.w.limit.value
     def job(flag, mine):
-        text, n, last, start = '', 0, 0., time.time()
-        for piece in make(flag):
+        text, n, last, start, rep = '', 0, 0., time.time(), None
+        def pieces():
+            nonlocal rep
+            rep = yield from make(flag) # not `CXRModel.last`, which another thread may have written since
+        for piece in pieces():
             text, n = text + piece, n + 1
             if time.time() - last < .05: continue
             mine(show, text), mine(self._progress, n, limit, time.time() - start)
             last = time.time()
-        mine(finish, self.model.last, time.time() - start)
+        mine(finish, rep, time.time() - start)
     def finish(rep, seconds):
-        self.w.progress.value = ''
         self.say(*_outcome(rep, self._stop.is_set(), done(rep), seconds))
     self._start(job, says)
 
@@ -174,11 +177,23 @@ def record(self:Desk)->dict: # As `report_record` returns it; `None` before ther
     return self.case.record(self.w.named.value) if self.case else None
 
 @patch
+def _settle(self:Desk):
+    "Nothing is being written: buttons are free, and fields say what the study says"
+    self._busy(False)
+    self.w.progress.value = ''
+    if c := self.case:
+        self._fill(findings=c.findings, impression=c.impression)
+        self.w.log.value = log_html(c.turns)
+        self.safely(self.refresh)
+
+@patch
 def take_edit(self:Desk):
     "Keep what was typed"
     c, w = self.case, self.w
-    if c is None or self.busy: return
-    c.findings, c.impression, c.reference, c.indication = w.findings.value, w.impression.value, w.reference.value, w.indication.value.strip()
+    if c is None: return
+    c.reference, c.indication = w.reference.value, w.indication.value.strip()
+    if self.busy: return # the other two are the model's
+    c.findings, c.impression = w.findings.value, w.impression.value
     self.refresh()
 
 @patch
@@ -219,11 +234,9 @@ def show(self:Desk,
     "Put a study on the page"
     self.stop()
     with self._guard:
-        self._stop, self.case, w = threading.Event(), case, self.w
-        self._fill(findings=case.findings, impression=case.impression, reference=case.reference, indication=case.indication, evidence=-1)
-        w.log.value, w.progress.value = log_html(case.turns), ''
-        self._busy(False)
-        self.refresh(), self._film()
+        self._stop, self.case = threading.Event(), case
+        self._fill(reference=case.reference, indication=case.indication, evidence=-1)
+        self._settle(), self._film()
         self.say('X-ray ready: press Generate report.' if case.report is None else 'This report was written earlier in this session.')
 
 @patch
@@ -255,6 +268,8 @@ def take_upload(self:Desk):
     files, up = uploaded(self.w.upload.value), self.w.upload
     try: up.value = ()
     except Exception: up.value.clear()
+    if big := [name for name,data in files if len(data) > self.upload_mb*2**20]:
+        raise CXRError(f'{big[0]} is larger than {self.upload_mb} MB: put it in a folder and use the tab Folder.')
     srcs = [io.BytesIO(data) for _,data in files]
     for f,(name,_) in zip(srcs, files): f.name = name
     if srcs: self.set_xray(srcs, [name for name,_ in files])
@@ -263,8 +278,8 @@ def take_upload(self:Desk):
 @patch
 def _list(self:Desk):
     "Show the current folder"
-    self.w.files.options = list_folder(self.folder)
-    self.w.path.value = str(self.folder) if self.top is None else f'{self.top.name}/{self.folder.relative_to(self.top)}'.removesuffix('/.')
+    self.w.files.options = [readable(o) for o in list_folder(self.folder)]
+    self.w.path.value = readable(self.folder if self.top is None else f'{self.top.name}/{self.folder.relative_to(self.top)}'.removesuffix('/.'))
 
 @patch
 def go_to(self:Desk,
@@ -280,8 +295,8 @@ def go_to(self:Desk,
 @patch
 def open_marked(self:Desk):
     "Open the entry that is marked. Raises `CXRError` when none is"
-    if not self.w.files.value: raise CXRError('Nothing is marked: choose an X-ray or a folder in the list.')
-    self.go_to(self.w.files.value)
+    if not (marked := self.w.files.value): raise CXRError('Nothing is marked: choose an X-ray or a folder in the list.')
+    self.go_to(next((o for o in list_folder(self.folder) if readable(o) == marked), marked))
 
 # %% ../nbs/40b_desk.ipynb #6f3d9751
 @patch
@@ -292,20 +307,19 @@ def _need_case(self:Desk):
 @patch
 def generate(self:Desk):
     "Write the report of the X-ray shown. Raises `CXRError` when there is none; a second press while it is written does nothing"
-    case = self._need_case()
+    case, w = self._need_case(), self.w
     if self.busy: return
     def show(text): self._fill(**dict(zip(('findings', 'impression'), so_far(text))))
     def done(rep):
         case.take_report(rep)
-        self._fill(findings=case.findings, impression=case.impression)
-        if case not in self.cases: self.cases = [*self.cases, case][-20:]
-        self.refresh()
+        if case.report and case not in self.cases: self.cases = [*self.cases, case][-20:]
         return 'The report'
-    case.report, case.indication = None, self.w.indication.value.strip()
+    case.indication = why = w.indication.value.strip()
+    limit = w.limit.value
     self._fill(findings='', impression='', evidence=-1)
-    self.refresh(), self._film()
-    limit = self.w.limit.value
-    self._write(lambda flag: self.model.stream(case.src, case.indication or None, limit, stop=flag), show, done, 'Writing the report; Stop ends it.')
+    for o in (w.chips, w.doubts, w.links, w.compared, w.base_text): o.value = ''
+    self._film()
+    self._write(lambda flag: self.model.stream(case.src, why or None, limit, stop=flag), show, done, 'Writing the report; Stop ends it.')
 
 # %% ../nbs/40b_desk.ipynb #e8d4e43f
 @patch
@@ -315,7 +329,6 @@ def rate(self:Desk):
     if case.report is None: raise CXRError('There is no report yet: press Generate report first.')
     def keep(rated):
         case.sure = rated
-        self.refresh()
         return 'Sentences are rated by how often other drafts agree.'
     self._work_out(lambda flag: case.rated(self.model, flag), keep, RATING)
 
@@ -340,8 +353,6 @@ def ask_typed(self:Desk):
     def show(text): self.w.log.value = log_html(case.turns + [(q, text)])
     def done(rep):
         case.turns.append((q, rep.text))
-        self.w.log.value = log_html(case.turns)
-        self.refresh()
         return 'The answer'
     self._write(lambda flag: self.model.chat(case.src, q, history, limit, stop=flag), show, done, 'Writing the answer; Stop ends it.')
     self.w.question.value = ''
@@ -355,9 +366,8 @@ def report_base(self:Desk):
     if not self.model.info.get('adapter_hash'): raise CXRError('No adapter is loaded, so the base is what wrote the report.')
     def done(rep):
         case.base = rep
-        self.refresh()
         return "The base's report"
-    self._write(lambda flag: self.model.stream(case.src, case.indication or None, limit, stop=flag, tuned=False), lambda text: None, done, 'The untuned base is writing; Stop ends it.')
+    self._write(lambda flag: self.model.stream(case.src, case.told or None, limit, stop=flag, tuned=False), lambda text: None, done, 'The untuned base is writing; Stop ends it.')
 
 @patch
 def show_marked(self:Desk):

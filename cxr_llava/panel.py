@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOTICE', 'CSS', 'EXAMPLES', 'PANEL_CSS', 'text_labels', 'findings_chips', 'made_by', 'note_list', 'report_card',
-           'example_xray', 'example_study', 'uploaded', 'start_folder', 'list_folder', 'step_into', 'find_reference',
-           'status_html', 'progress_html', 'log_html', 'head_html', 'so_far', 'doubts_html', 'html_part', 'button',
-           'text_field', 'slider', 'check', 'tabs', 'box', 'on_enter', 'example_part']
+           'example_xray', 'example_study', 'readable', 'uploaded', 'start_folder', 'list_folder', 'step_into',
+           'find_reference', 'status_html', 'progress_html', 'log_html', 'head_html', 'so_far', 'doubts_html',
+           'html_part', 'button', 'text_field', 'slider', 'check', 'tabs', 'box', 'on_enter', 'example_part']
 
 # %% ../nbs/41_panel.ipynb #274f34d1
 import os, re, warnings
@@ -125,6 +125,12 @@ def example_study(
     return ims, [f'Phantom: {name.lower()}', 'Phantom: lateral'][:len(ims)], join_sections(said['findings'], said['impression'])
 
 # %% ../nbs/41_panel.ipynb #b27da934
+def readable(
+    name, # Text or path, from anywhere
+)->str: # Can be shown and saved
+    "What is no UTF-8, as in file names of old systems, written as an escape"
+    return str(name).encode('utf-8', 'backslashreplace').decode()
+
 def uploaded(
     value, # `FileUpload.value`
 )->list: # (name, bytes) pairs
@@ -230,7 +236,7 @@ def status_html(
     kind:str='', # '', 'busy', 'done' or 'error'
 )->str: # HTML
     "The status line"
-    return f'<div class="cxr-status {kind}" role="status" aria-live="polite">{esc(msg)}</div>'
+    return f'<div class="cxr-status {kind}" role="status" aria-live="polite">{esc(readable(msg))}</div>'
 
 def progress_html(
     done:int=0, # Pieces of text so far

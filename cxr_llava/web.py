@@ -164,18 +164,17 @@ def web_fields(
 
 # %% ../nbs/44_web.ipynb #3ca3fefd
 def writing(
-    model, # `CXRModel`
-    make, # Gives a generator of text, such as `CXRModel.stream`
+    make, # Gives a generator of text that returns a `Report`, such as `CXRModel.stream`
     every:float=.05, # Seconds between two looks
 ): # Generator of the text so far, and in the end the finished `Report`
     "Read along while the model writes"
     q = queue.Queue()
     def work():
         text = ''
+        def pieces(): q.put((yield from make())) # not `CXRModel.last`, which another thread may have written since
         try:
             with ONE:
-                for piece in make(): q.put(text := text + piece)
-                q.put(model.last)
+                for piece in pieces(): q.put(text := text + piece)
         except Exception as e: q.put(e)
     threading.Thread(target=work, daemon=True).start()
     while True:
@@ -208,10 +207,11 @@ def web_generate(
     "The report of a study, as it is written"
     try:
         if case is None: raise CXRError('There is no X-ray yet: choose an example, or upload one.')
-        case.indication, tell = indication.strip(), dict() if tuned else dict(tuned=False)
         if not tuned and not model.info.get('adapter_hash'): raise CXRError('No adapter is loaded, so the base is what wrote the report.')
         if not tuned and case.report is None: raise CXRError('There is no report to compare with yet: press Generate report first.')
-        for text in writing(model, lambda: model.stream(case.src, case.indication or None, stop=flag, **tell)):
+        case.indication = indication.strip()
+        why, tell = (case.indication, {}) if tuned else (case.told, dict(tuned=False))
+        for text in writing(lambda: model.stream(case.src, why or None, stop=flag, **tell)):
             if isinstance(text, str): yield dict(zip(('findings', 'impression'), so_far(text)) if tuned else {}, status=status_html('Writing; Stop ends it.', 'busy'))
         if tuned: case.take_report(text)
         else: case.base = text
@@ -231,7 +231,7 @@ def web_ask(
         if case is None: raise CXRError('There is no X-ray yet: choose one, then ask.')
         if not question.strip(): raise CXRError('The question is empty: ask something about the X-ray.')
         history = ([case.report] if case.report else []) + case.turns[-4:]
-        for text in writing(model, lambda: model.chat(case.src, question, history, stop=flag)):
+        for text in writing(lambda: model.chat(case.src, question, history, stop=flag)):
             if isinstance(text, str): yield dict(log=log_html(case.turns + [(question, text)]), question='')
         case.turns.append((question, text.text))
         yield web_fields(case, 'The answer is ready.', 'done')

@@ -5,12 +5,19 @@ import numpy as np
 import pytest
 from PIL import Image
 from cxr_llava.stages import CXRError
-from cxr_llava.model import Report
+from cxr_llava.model import Report, load_model, tiny_adapter
 from cxr_llava.panel import NOTICE, report_card
 from cxr_llava.exports import sr_sections
-from cxr_llava.demo import ReportPanel, ask
+from cxr_llava.demo import ONE, ReportPanel, ask
 from cxr_llava.phantom import phantom_xray
-from standin import BASE, TEXT, Standin
+import standin
+from standin import BASE, TEXT
+
+class Standin(standin.Standin):
+    "Returns what it wrote, as the model does"
+    def _write(self, *args):
+        yield from super()._write(*args)
+        return self.last
 
 @pytest.fixture
 def folder(tmp_path):
@@ -340,3 +347,92 @@ def test_rating_that_was_stopped(panel):
 
 def test_status_is_a_live_region(panel):
     assert 'role="status" aria-live="polite"' in panel.w.status.value and 'aria-live' not in panel.w.progress.value
+
+def written(p):
+    p.w.go.click()
+    assert p.wait()
+
+def test_the_report_is_the_one_of_its_own_text(panel):
+    "Somebody else's text, ended at the same moment, is in `last` then"
+    class Shared(Standin):
+        last = property(lambda self: Report('FINDINGS:\nOf another X-ray.'), lambda self, v: vars(self).update(own=v))
+        def _write(self, *args):
+            yield from standin.Standin._write(self, *args)
+            return self.own
+    panel.model = Shared()
+    panel.choose_example('Normal')
+    written(panel)
+    assert panel.case.report.text == TEXT
+
+def test_an_earlier_report_outlives_a_second_one_that_comes_to_nothing(panel):
+    m = panel.model
+    panel.choose_example('Normal')
+    written(panel)
+    panel.w.impression.value = 'Mine.'
+    def kept(): return panel.case.report.text == TEXT and panel.w.impression.value == 'Mine.' and 'Edited by hand' in panel.w.links.value and panel.w.chips.value
+    m.delay = .05
+    panel.generate()
+    assert panel.w.links.value == panel.w.chips.value == '' # beside half a new text the old one's would be wrong
+    panel.choose_example('Edema') # overtakes it
+    panel.w.past.value = 1
+    panel.w.again.click()
+    assert kept() and 'written earlier' in panel.w.status.value
+    panel._thread.join()
+    m.fail = MemoryError()
+    written(panel)
+    assert kept() and 'not enough memory' in panel.w.status.value
+    m.fail, m.delay = None, .001
+    with ONE: panel.generate(), panel.stop() # before its first word
+    assert panel.wait() and kept() and 'stopped before its end' in panel.w.status.value
+    written(panel)
+    assert panel.w.impression.value == 'Left pleural effusion.' and len(panel.cases) == 1
+
+def test_a_reference_typed_while_a_report_is_written_is_kept(folder):
+    p = ReportPanel(Standin(.02), folder)
+    p.choose_example('Normal')
+    p.generate()
+    p.w.reference.value = 'Edema.'
+    assert p.wait() and p.case.reference == 'Edema.' and 'Edema.' in p.w.compared.value
+
+def test_a_name_that_is_no_utf8(folder):
+    import os
+    (folder/'one.png').rename(os.fsdecode(os.fsencode(folder) + b'/x\xff.png'))
+    p = ReportPanel(Standin(), folder)
+    p.w.files.value = next(o for o in p.w.files.options if o.startswith('x'))
+    p.w.open.click()
+    p.w.named.value = True
+    written(p)
+    assert p.error is None and r'x\udcff.png' in files(p)[0] and json.loads(files(p)[1])['xray'] == r'x\udcff.png'
+    p.w.findings.value = 'half a smiley \ud83d'
+    assert p.error is None and r'half a smiley \ud83d' in files(p)[0]
+    for o in vars(p.w).values(): str([getattr(o, 'value', ''), getattr(o, 'options', '')] if o is not p.w.findings else '').encode()
+
+@pytest.mark.parametrize('text,lacks', [('Clear.', 0), ('Плевральный выпот', 0), ('右側胸水', 1), ('תפליט', 1), ('انصباب', 1)])
+def test_a_pdf_says_what_it_cannot_show(panel, text, lacks):
+    pytest.importorskip('reportlab')
+    from cxr_llava.exports import PDF_LACKS, _pdf_story
+    panel.choose_example('Normal')
+    written(panel)
+    panel.w.findings.value = text
+    assert (PDF_LACKS in panel.w.links.value) == lacks and text in files(panel)[0]
+    page = _pdf_story(panel.record(), panel.case.views, ('Helvetica', 'Helvetica-Bold'), 500)
+    assert sum(PDF_LACKS in getattr(o, 'text', '') for o in page) == lacks
+
+def test_an_upload_larger_than_said(folder):
+    p = ReportPanel(Standin(), folder, upload_mb=1)
+    upload(p, '<i>.bmp', saved(phantom_xray(4, 128).resize((1100, 1100)), 'BMP'))
+    assert p.case is None and 'larger than 1 MB' in p.w.status.value and 'tab Folder' in p.w.status.value and '<i>' not in p.w.status.value
+    assert not p.w.upload.value
+
+def test_only_the_indication_that_the_model_was_told_is_saved_as_one(folder):
+    p = ReportPanel(load_model(str(tiny_adapter())), folder)
+    p.choose_example('Normal')
+    p.w.indication.value = 'Fever'
+    written(p)
+    assert p.record()['indication'] == 'Fever' and p.record()['notes'] == []
+    p.w.indication.value = 'Trauma'
+    assert p.record()['indication'] == 'Fever' and 'Trauma' in p.record()['notes'][0]
+    txt = files(p)[0]
+    assert 'Indication: Fever' in txt and 'Note: the indication now differs from what the model was told: Trauma' in txt
+    written(p)
+    assert p.record()['indication'] == 'Trauma' and p.record()['notes'] == []

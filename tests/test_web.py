@@ -5,7 +5,7 @@ from cxr_llava.stages import CXRError
 from cxr_llava.phantom import phantom_xray
 from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, sweep, voila_command, voila_env, web_ask, web_choose, web_edit,
     web_generate, web_look, web_panel, web_rate, web_read, writing)
-from standin import BASE, TEXT, Standin
+from test_demo import BASE, TEXT, Standin
 
 def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e: main(['--folders', 'x'])
@@ -95,9 +95,9 @@ def test_stop_and_visitors_who_leave():
     steps = web_generate(m, case, flag=flag)
     next(steps); flag.set()
     assert last(steps)['case'].report.stopped is False
-    left = writing(m, lambda: m.stream(None))
+    left = writing(lambda: m.stream(None))
     next(left); left.close()
-    assert [o for o in writing(m, lambda: m.stream(None))][-1].text == TEXT # the next visitor waits for the text nobody reads, then is served
+    assert [o for o in writing(lambda: m.stream(None))][-1].text == TEXT # the next visitor waits for the text nobody reads, then is served
 
 def test_gradio_page_is_built():
     gr = pytest.importorskip('gradio')
@@ -105,3 +105,15 @@ def test_gradio_page_is_built():
     app, look = gradio_app(Standin())
     text = json.dumps(app.get_config_file(), default=str)
     assert 'Generate report' in text and 'fonts.googleapis' not in text and app.analytics_enabled is False and app.delete_cache == (600, 3600)
+
+def test_the_page_keeps_the_report_of_its_own_text():
+    class Shared(Standin):
+        def _write(self, *args):
+            rep = yield from super()._write(*args)
+            self.last = None # what another thread may do
+            return rep
+    case = web_choose('Normal')['case']
+    assert last(web_generate(Shared(), case))['findings'] and case.report.text == TEXT
+    flag = threading.Event()
+    flag.set()
+    assert last(web_generate(Standin(), case, flag=flag))['findings'] and case.report.text == TEXT # stopped before its first word
