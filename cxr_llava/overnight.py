@@ -111,20 +111,6 @@ def kept_reports(
     if not whole: write_jsonl(path, rows)
     return rows
 
-def _stat(path):
-    "What changes with a file: bytes and time"
-    try: o = os.stat(path)
-    except (OSError, ValueError): return None
-    return [o.st_size, o.st_mtime_ns]
-
-def _is_current(row, now):
-    "Whether a report is of the X-ray that is there now; older reports, which do not say, and X-rays that are gone count"
-    return not now or row.get('image_stat') in (None, now)
-
-# %% ../nbs/18_overnight.ipynb #5d0c71b3
-#| export
-
-
 # %% ../nbs/18_overnight.ipynb #5d0c71b5
 def _stat(path):
     "What changes with a file: bytes and time"
