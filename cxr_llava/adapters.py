@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['may_replace', 'save_adapter', 'adapter_folder', 'read_adapter', 'check_adapter_weights', 'check_same_base',
-           'base_name_or_text', 'today_name', 'attach_adapter', 'random_adapter']
+           'base_name_or_text', 'today_name', 'attach_adapter', 'check_effect', 'random_adapter']
 
 # %% ../nbs/14_adapters.ipynb #e12148e7
-import contextlib, re, shutil, tempfile
+import contextlib, os, re, shutil, tempfile
 from pathlib import Path
-from .stages import CXRError, atomic_path, read_json, sha256, write_json
-from cxr_llava.bases import (BASES, LORA_TARGETS, base_name, check_no_code, check_safetensors, fetch, is_hub_id, load_base, quiet,
-    split_revision)
+from .stages import CXRError, atomic_path, sha256, write_json
+from .bases import (BASES, LORA_TARGETS, base_name, check_no_code, check_safetensors, fetch, is_hub_id, load_base, quiet,
+    read_object, split_revision, why)
 
 # %% ../nbs/14_adapters.ipynb #f287f95a
 def may_replace(
@@ -49,12 +49,25 @@ def adapter_folder(
 )->Path: # Local folder
     "Where an adapter lies. Raises `CXRError` when it is neither a folder nor a hub id"
     p = Path(lora)
-    if p.is_dir(): return p
-    if p.is_file(): raise CXRError(f'{lora} is a file: give the adapter folder that holds adapter_config.json.')
-    if not is_hub_id(lora) or p.parent.is_dir(): raise CXRError(f'There is no adapter folder {lora}: run `cxr_finetune` first, or check the path.')
+    if os.path.isdir(p): return p
+    if os.path.isfile(p): raise CXRError(f'{lora} is a file: give the adapter folder that holds adapter_config.json.')
+    if not is_hub_id(lora) or os.path.isdir(p.parent): raise CXRError(f'There is no adapter folder {str(lora)[:200]}: run `cxr_finetune` first, or check the path.')
     return fetch(str(lora), revision, 'adapter')
 
 # %% ../nbs/14_adapters.ipynb #6dc1f8a4
+_TEXT = 'a text', lambda v: isinstance(v, str)
+_WHOLE = 'a whole number above 0', lambda v: type(v) is int and v > 0
+_SAID = {'adapter_config.json': dict(base_model_name_or_path=_TEXT, revision=_TEXT, r=_WHOLE,
+    lora_alpha=('a number above 0', lambda v: type(v) in (int, float) and 0 < v < 1e9)),
+    'cxr_llava.json': dict(base=_TEXT, max_new_tokens=_WHOLE)}
+
+def _said(path):
+    "What a file of an adapter says, each value of its kind"
+    d = read_object(path)
+    for k,(what,good) in _SAID[path.name].items():
+        if d.get(k) is not None and not good(d[k]): raise CXRError(f'{path} gives {str(d[k])[:40]!r} as {k}, which is not {what}: fetch the adapter again.')
+    return d
+
 def read_adapter(
     folder, # Adapter folder
 )->dict: # `base`, `base_hash`, `config`, `shapes`, `max_new_tokens`...
@@ -62,15 +75,15 @@ def read_adapter(
     folder = Path(folder)
     check_no_code(folder, 'adapter')
     if not (folder/'adapter_config.json').is_file(): raise CXRError(f'{folder} has no adapter_config.json: it is not an adapter, or its download stopped halfway; fetch it again.')
-    cfg = read_json(folder/'adapter_config.json')
+    cfg = _said(folder/'adapter_config.json')
     if cfg.get('peft_type') != 'LORA': raise CXRError(f'The adapter in {folder} is of type {cfg.get("peft_type")}: only LORA adapters are loaded.')
     weights = folder/'adapter_model.safetensors'
     if not weights.is_file():
         if (folder/'adapter_model.bin').is_file(): raise CXRError(f'{folder} has its weights as a pickle (adapter_model.bin), which can run code when opened: convert it to safetensors first.')
         raise CXRError(f'{folder} has no adapter_model.safetensors: its download stopped halfway; fetch it again.')
-    own = read_json(folder/'cxr_llava.json') if (folder/'cxr_llava.json').is_file() else {}
+    own = _said(folder/'cxr_llava.json') if os.path.lexists(folder/'cxr_llava.json') else {}
     said = cfg.get('base_model_name_or_path') or ''
-    if said and own.get('base') and base_name_or_text(said) != own['base'] and not Path(own['base']).is_dir():
+    if said and own.get('base') and base_name_or_text(said) != own['base'] and not os.path.isdir(own['base']):
         raise CXRError(f"The adapter in {folder} names two bases, {own['base']} and {said}: its files do not belong together; fetch it again.")
     shapes = check_safetensors(weights)
     ranks = {s[0] for k,s in shapes.items() if 'lora_A' in k}
@@ -150,20 +163,25 @@ def attach_adapter(
     names = {k: today_name(k, deep) for k in info['shapes']}
     try:
         with quiet(), _renamed(folder, names) as d: pm = PeftModel.from_pretrained(model, str(d), is_trainable=False, local_files_only=True)
-    except Exception as e: raise CXRError(f'The adapter in {folder} does not fit {model.cxr["base"]} ({str(e).strip().splitlines()[0][:160]}): choose the adapter made for this base.') from e
+    except Exception as e: raise CXRError(f'The adapter in {folder} does not fit {model.cxr["base"]} ({why(e)}): choose the adapter made for this base.') from e
     have, want = set(names.values()), set(get_peft_model_state_dict(pm, save_embedding_layers=False))
     if want - have: raise CXRError(f'The adapter in {folder} lacks {len(want - have)} of {len(want)} weights (first: {min(want - have)}): it is for another model, or incomplete.')
     if have - want: raise CXRError(f'The adapter in {folder} has {len(have - want)} weights this model has no place for (first: {min(have - want)}): it is for another model.')
-    if not _has_effect(pm): raise CXRError(f'The adapter in {folder} changes nothing in {model.cxr["base"]}: it was trained for another model.')
+    check_effect(pm, folder)
     return pm
 
-def _has_effect(pm):
-    "Whether the logits of a fixed text differ with and without the adapter"
+def check_effect(
+    pm, # A `PeftModel`
+    folder, # For the message
+):
+    "The logits of a fixed text are numbers, and differ with and without the adapter. Raises `CXRError` otherwise"
     import torch
     x = torch.arange(5, 13, device=next(pm.parameters()).device)[None]
     with torch.inference_mode():
         on = pm(input_ids=x).logits
-        with pm.disable_adapter(): return not torch.equal(on, pm(input_ids=x).logits)
+        with pm.disable_adapter(): off = pm(input_ids=x).logits
+    if not on.isfinite().all(): raise CXRError(f'The adapter in {folder} makes the model compute NaN or infinite numbers: it is damaged; fetch it again, or choose another --precision.')
+    if torch.equal(on, off): raise CXRError(f'The adapter in {folder} changes nothing in this model: it was trained for another one.')
 
 # %% ../nbs/14_adapters.ipynb #33c3092b
 def random_adapter(

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BASES', 'LORA_TARGETS', 'DISCLAIMER', 'PRECISIONS', 'has_gpu', 'default_base', 'tiny_dir', 'tiny_adapter',
-           'split_revision', 'is_hub_id', 'base_name', 'attached_base', 'pinned', 'fetch', 'check_safetensors',
-           'check_no_code', 'check_shards', 'check_base', 'base_hash', 'processor_hash', 'base_folder',
-           'choose_precision', 'compute_dtype', 'quantisation', 'load_processor', 'quiet', 'check_device',
-           'check_finite', 'load_base']
+           'split_revision', 'is_hub_id', 'base_name', 'read_object', 'attached_base', 'pinned', 'fetch',
+           'check_safetensors', 'check_no_code', 'check_shards', 'check_settings', 'check_base', 'base_hash',
+           'processor_hash', 'base_folder', 'choose_precision', 'compute_dtype', 'quantisation', 'load_processor',
+           'quiet', 'check_device', 'check_finite', 'why', 'load_base']
 
 # %% ../nbs/13_bases.ipynb #7108612c
 import contextlib, json, math, os, re, warnings
@@ -54,7 +54,7 @@ def is_hub_id(
     name:str, # Anything
 )->bool: # It is no folder here and has the form of a hub id
     "Whether `name` can be a repository on the hub"
-    return not Path(name).exists() and bool(re.fullmatch(r'\w[\w.-]*/[\w.-]+', split_revision(name)[0]))
+    return not os.path.exists(name) and bool(re.fullmatch(r'\w[\w.-]*/[\w.-]+', split_revision(name)[0]))
 
 # %% ../nbs/13_bases.ipynb #994aefc8
 def base_name(
@@ -67,8 +67,17 @@ def base_name(
     if base in ('cxr_llava/tiny', str(tiny_dir())): return 'tiny'
     for k,v in BASES.items():
         if v['repo'] and base in (v['repo'], f'{v["repo"]}@{v["revision"]}'): return k
-    if Path(base).is_dir() or is_hub_id(base): return base
-    raise CXRError(f'`{base}` is no base model: give one of {", ".join(BASES)}, a hub id such as owner/name@commit, or an existing folder.')
+    if os.path.isdir(base) or is_hub_id(base): return base
+    raise CXRError(f'`{base[:200]}` is no base model: give one of {", ".join(BASES)}, a hub id such as owner/name@commit, or an existing folder.')
+
+# %% ../nbs/13_bases.ipynb #7a51c0df
+def read_object(
+    path, # A JSON file that came with a model
+)->dict: # Its content
+    "Read a JSON object. Raises `CXRError` when the file is missing, broken or holds something else"
+    d = read_json(path)
+    if not isinstance(d, dict): raise CXRError(f'{path} holds no JSON object: copy or download it again.')
+    return d
 
 # %% ../nbs/13_bases.ipynb #e00889f2
 def attached_base(
@@ -76,10 +85,10 @@ def attached_base(
 )->Path: # Folder, or `None`
     "An attached copy of a base model, in either of Kaggle's mount layouts"
     for f in (f for m in _mounts() for f in _inside(m, 'config.json', 3)):
-        try: c = json.loads(f.read_text())
-        except (OSError, ValueError): continue
-        if not isinstance(c, dict) or c.get('model_type') != 'llava': continue
-        if (c.get('text_config') or {}).get('num_hidden_layers', 32) == BASES[name]['layers']: return f.parent
+        try: c = read_object(f)
+        except CXRError: continue
+        text = c.get('text_config') or {}
+        if c.get('model_type') == 'llava' and isinstance(text, dict) and text.get('num_hidden_layers', 32) == BASES[name]['layers']: return f.parent
 
 # %% ../nbs/13_bases.ipynb #745791db
 def pinned(
@@ -89,8 +98,8 @@ def pinned(
     "A hub id and its full commit id. Raises `CXRError` when there is none"
     repo, rev = split_revision(repo)
     rev = revision or rev
-    if rev and re.fullmatch('[0-9a-f]{40}', rev): return repo, rev
-    raise CXRError(f'{repo} on the hub is not pinned{f" (`{rev}` is no full commit id)" if rev else ""}, so tomorrow it may be another model: '
+    if rev and re.fullmatch('[0-9a-f]{40}', str(rev)): return repo, rev
+    raise CXRError(f'{repo[:200]} on the hub is not pinned{f" (`{rev}` is no full commit id)" if rev else ""}, so tomorrow it may be another model: '
         f'write {repo}@ and the 40 digits of a commit, from Files > History on its page, or give them as revision.')
 
 def _why_not(e):
@@ -136,26 +145,29 @@ def check_safetensors(
     return {k: tuple(shape) for _,_,k,shape,_ in tensors}
 
 # %% ../nbs/13_bases.ipynb #a9c952f2
+def _asks_for_code(c):
+    "Whether a config names code of its own"
+    m = c.get('auto_mapping') or {}
+    lib = m.get('parent_library', 'transformers') if isinstance(m, dict) else m
+    return bool(c.get('auto_map')) or str(lib).split('.')[0] != 'transformers'
+
 def check_no_code(
     folder, # Folder of a base model or an adapter
     what:str='base model', # For the message
 ):
     "Nothing in the folder asks to run code of its own. Raises `CXRError` otherwise"
     for f in sorted(Path(folder).glob('*.json')):
-        if f.stat().st_size > 1 << 20: continue
-        try: c = json.loads(f.read_text('utf-8'))
-        except (OSError, ValueError): continue
-        lib = (c.get('auto_mapping') or {}).get('parent_library', 'transformers') if isinstance(c, dict) else 'transformers'
-        if isinstance(c, dict) and (c.get('auto_map') or lib.split('.')[0] != 'transformers'):
-            raise CXRError(f'The {what} in {folder} asks to run code of its own ({f.name}), which is never done: use one that transformers knows.')
+        try: c = read_object(f) if f.stat().st_size <= 1 << 20 else {}
+        except (OSError, CXRError): continue
+        if _asks_for_code(c): raise CXRError(f'The {what} in {folder} asks to run code of its own ({f.name}), which is never done: use one that transformers knows.')
 
 def check_shards(
     folder, # A base model's folder
 ):
     "Every weight file is there and whole. Raises `CXRError` otherwise"
     index = folder/'model.safetensors.index.json'
-    promised = read_json(index).get('weight_map') if index.is_file() else {'': 'model.safetensors'}
-    if not isinstance(promised, dict) or not promised: raise CXRError(f'{index} does not say where the weights are: download it again.')
+    promised = read_object(index).get('weight_map') if index.is_file() else {'': 'model.safetensors'}
+    if not isinstance(promised, dict) or not promised or not all(isinstance(o, str) for o in promised.values()): raise CXRError(f'{index} does not say where the weights are: download it again.')
     for s in sorted(set(promised.values())):
         if Path(s).name != s or not (folder/s).is_file():
             old = ' It has pickled weights, which are not loaded: convert them to safetensors.' if list(folder.glob('*.bin')) else ''
@@ -164,6 +176,17 @@ def check_shards(
         lost = sorted(k for k,v in promised.items() if v == s and k and k not in have)
         if lost: raise CXRError(f'{folder/s} lacks {len(lost)} weights that the index promises (first: {lost[0]}): download it again.')
 
+_NEEDED = ('tokenizer.json', 'tokenizer.model'), ('processor_config.json', 'preprocessor_config.json')
+
+def check_settings(
+    folder, # A base model's folder
+):
+    "Config, tokenizer and processor are there and JSON objects. Raises `CXRError` otherwise"
+    for some in _NEEDED:
+        if not any((folder/n).is_file() for n in some): raise CXRError(f'{folder} lacks {some[0]}: download it again.')
+    for n in ('tokenizer.json', 'processor_config.json', 'preprocessor_config.json', 'tokenizer_config.json', 'generation_config.json'):
+        if os.path.lexists(folder/n): read_object(folder/n)
+
 def check_base(
     folder, # A base model's folder
 )->Path: # The same
@@ -171,8 +194,9 @@ def check_base(
     folder = Path(folder)
     if not (folder/'config.json').is_file(): raise CXRError(f'{folder} is not a model folder (no config.json): check the path.')
     check_no_code(folder)
-    kind = read_json(folder/'config.json').get('model_type')
+    kind = read_object(folder/'config.json').get('model_type')
     if kind != 'llava': raise CXRError(f'{folder} holds a `{kind}` model, not a LLaVA: give one of {", ".join(BASES)} or another LLaVA-1.5.')
+    check_settings(folder)
     check_shards(folder)
     return folder
 
@@ -201,7 +225,7 @@ def base_folder(
     "Find or fetch a base model, and check that it is complete"
     name = base_name(base)
     if name == 'tiny': folder = tiny_dir()
-    elif Path(name).is_dir(): folder = Path(name)
+    elif os.path.isdir(name): folder = Path(name)
     elif name in BASES: folder = attached_base(name) or fetch(BASES[name]['repo'], BASES[name]['revision'])
     else: folder = fetch(name)
     return name, check_base(folder)
@@ -249,7 +273,7 @@ def load_processor(
 ): # A `LlavaProcessor`, padding on the left
     "Tokenizer and image processor, with what older folders leave out filled in from the config"
     from transformers import LlavaProcessor
-    p, c = LlavaProcessor.from_pretrained(folder), read_json(Path(folder)/'config.json')
+    p, c = LlavaProcessor.from_pretrained(folder), read_object(Path(folder)/'config.json')
     p.tokenizer.padding_side = 'left'
     if not p.patch_size: p.patch_size = c['vision_config'].get('patch_size', 14)
     if not p.vision_feature_select_strategy: p.vision_feature_select_strategy = c.get('vision_feature_select_strategy', 'default')
@@ -324,33 +348,43 @@ def _unpacked(model):
         if getattr(mod, 'support_avx512bf16_for_cpu', False) and (mod.in_features % 64 or mod.out_features % 32): mod.support_avx512bf16_for_cpu = False
 
 # %% ../nbs/13_bases.ipynb #c840b456
+def why(
+    e, # Exception
+)->str: # Its kind and text on one line, at most 200 characters
+    "What a library says of a damaged file"
+    return ' '.join(f'{type(e).__name__}: {e}'.split())[:200]
+
 def load_base(
     base:str=None, # As for `base_name`
-    precision:str='auto', # One of `PRECISIONS`
-    device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'
+    precision:str='auto', # One of `PRECISIONS`; `None` is 'auto'
+    device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'; `None` is 'auto'
 )->tuple: # Model, processor
     "A LLaVA and its processor, weights frozen. `model.cxr` says what was loaded. Raises `CXRError`"
     name, folder = base_folder(base)
-    packed = read_json(folder/'config.json').get('quantization_config')
+    precision, device = precision or 'auto', 'auto' if device is None else str(device)
+    packed = read_object(folder/'config.json').get('quantization_config')
     if packed and precision not in ('auto', 'nf4'): raise CXRError(f'{folder} is in 4 bits: leave --precision out, or name the model it was made from.')
     dev, prec, cap = _place(device, 'nf4' if packed else precision, name)
     kw = dict(device_map={'': dev}) if prec == 'nf4' else {}
     if prec == 'nf4' and not packed: kw['quantization_config'] = quantisation(cap)
-    try: model, lost = _read_base(folder, dtype=compute_dtype(prec, cap), **kw)
-    except (OSError, RuntimeError, ValueError, KeyError) as e:
-        raise CXRError(f'The base model in {folder} cannot be loaded ({str(e).strip().splitlines()[0][:200]}): check it, or choose another --precision.') from e
+    try:
+        with quiet(): processor = load_processor(folder)
+        model, lost = _read_base(folder, dtype=compute_dtype(prec, cap), **kw)
+        if prec != 'nf4': model = model.to(dev)
+        hashes = dict(base_hash=base_hash(folder), processor_hash=processor_hash(folder))
+    except CXRError: raise
+    except Exception as e: raise CXRError(f'The base model in {folder} cannot be loaded ({why(e)}): download it again, or choose another --precision.') from e
     if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
     check_finite(model, f'base model in {folder}')
     _unpacked(model)
-    if prec != 'nf4': model = model.to(dev)
     rev = BASES[name]['revision'] if name in BASES else split_revision(name)[1]
     known = dict(base=_made_of(folder) or name, **({'base_revision': rev} if rev else {}))
-    model.cxr = dict(known, base_hash=base_hash(folder), processor_hash=processor_hash(folder), precision=prec, device=str(dev))
-    return model.eval().requires_grad_(False), load_processor(folder)
+    model.cxr = dict(known, **hashes, precision=prec, device=str(dev))
+    return model.eval().requires_grad_(False), processor
 
 # %% ../nbs/13_bases.ipynb #84cb3f27
 def _made_of(folder):
     "The base a 4-bit folder was made of, if it is one of `BASES` with nothing merged in"
     f = Path(folder)/'cxr_llava_model.json'
-    d = read_json(f) if f.is_file() else {}
-    return d.get('base') if d.get('base') in BASES and not d.get('adapter_hash') else None
+    d = read_object(f) if f.is_file() else {}
+    return d.get('base') if d.get('base') in list(BASES) and not d.get('adapter_hash') else None

@@ -6,10 +6,10 @@
 __all__ = ['load_model', 'report_files', 'main']
 
 # %% ../nbs/11_model.ipynb #b0ce31d3
-import contextlib, json, os, sys, time
+import contextlib, json, math, os, sys, time
 from .bases import (BASES, DISCLAIMER, LORA_TARGETS, PRECISIONS, attached_base, base_folder, base_hash, base_name,
     check_base, check_safetensors, choose_precision, compute_dtype, default_base, fetch, has_gpu, is_hub_id,
-    load_base, load_processor, quantisation, quiet, tiny_adapter, tiny_dir)
+    load_base, load_processor, quantisation, quiet, tiny_adapter, tiny_dir, why)
 from .adapters import (adapter_folder, attach_adapter, base_name_or_text, check_adapter_weights, check_same_base,
     random_adapter, read_adapter, save_adapter)
 from .answer import Report
@@ -17,14 +17,25 @@ from .generate import image_tokens, tokenise, xray_key, xray_pixels
 from .chat import CXRModel
 from .evidence import EVIDENCE_CAUTION, SURE, Certainty
 from .overnight import find_xrays, rejects_of, report_folder, report_in_processes, reports_of
+from .prompts import IMAGE
 from .stages import CXRError, say
 
 # %% ../nbs/11_model.ipynb #4beca5b8
+def _tried(m, name):
+    "The model, once it has written a word about a blank X-ray. Raises `CXRError` when it cannot"
+    from PIL import Image
+    rows, limit = m._rows([[{'from': 'human', 'value': f'{IMAGE}\nDescribe it.'}]], 1)
+    try: (_, (p,)), = m._write_halved(rows, [xray_pixels(m.processor, Image.new('L', (64, 64)))], limit)
+    except CXRError: raise
+    except Exception as e: raise CXRError(f'The base {name} cannot take in an X-ray ({why(e)}): its settings do not fit its weights; download it again.') from e
+    if math.isnan(p): raise CXRError(f'The base {name} computes NaN for an X-ray: its settings are damaged; download it again, or choose another --precision.')
+    return m
+
 def load_model(
     lora_repo:str=None, # Adapter: folder, or hub id with its commit (`owner/name@commit`); nothing for a base alone
     base:str=None, # Key of `BASES`, hub id with its commit, or folder; default: the adapter's own, without one `default_base`
-    precision:str='auto', # One of `PRECISIONS`
-    device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'
+    precision:str='auto', # One of `PRECISIONS`; `None` is 'auto'
+    device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'; `None` is 'auto'
     revision:str=None, # Commit id on the hub of the adapter, or of the base when there is no adapter, when it is not in the name
 )->CXRModel:
     "A model ready to report. Raises `CXRError`, in one sentence, on anything that does not fit"
@@ -41,7 +52,7 @@ def load_model(
     if folder:
         model = attach_adapter(model, folder, info)
         about.update(adapter=str(lora_repo), adapter_hash=info['hash'], **({'adapter_revision': revision} if revision else {}))
-    return CXRModel(model, processor, about, int(info.get('max_new_tokens') or 256))
+    return _tried(CXRModel(model, processor, about, info.get('max_new_tokens') or 256), name)
 
 # %% ../nbs/11_model.ipynb #dc11e7dd
 def _args(argv):
