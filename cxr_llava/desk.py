@@ -15,7 +15,7 @@ from .panel import (doubts_html, example_study, find_reference, findings_chips, 
     step_into, uploaded)
 from .film import compare_html, film_html
 from .exports import download_links
-from .case import LOOKED, LOOKING, RATING, Case, read_study
+from .case import LOOKED, LOOKING, RATING, Case, cut_at_once, read_study
 
 # %% ../nbs/40b_desk.ipynb #46736413
 ONE = threading.Lock() # Held while a model works
@@ -207,7 +207,8 @@ def refresh(self:Desk):
     text = c and c.text
     w.compared.value = compare_html(c.reference, text, ('Reference', 'Generated')) if rec and c.reference.strip() else ''
     w.base_text.value = compare_html(c.base.text, text, ('Untuned base', 'This model')) if rec and c.base else ''
-    w.past.options = [(f'{i}. {o.names[0] or "X-ray"}: {o.impression or o.findings}'[:90], i) for i,o in enumerate(self.cases, 1)]
+    marked, w.past.options = w.past.value, [(f'{i}. {o.names[0] or "X-ray"}: {o.impression or o.findings}'[:90], i) for i,o in enumerate(self.cases, 1)]
+    if marked: w.past.value = marked # new options take the mark away
     self._sentences()
 
 # %% ../nbs/40b_desk.ipynb #678ef43b
@@ -352,7 +353,7 @@ def ask_typed(self:Desk):
     history, limit = ([case.report] if case.report else []) + case.turns[-4:], self.w.limit.value
     def show(text): self.w.log.value = log_html(case.turns + [(q, text)])
     def done(rep):
-        case.turns.append((q, rep.text))
+        if not cut_at_once(rep): case.turns.append((q, rep.text))
         return 'The answer'
     self._write(lambda flag: self.model.chat(case.src, q, history, limit, stop=flag), show, done, 'Writing the answer; Stop ends it.')
     self.w.question.value = ''
@@ -365,7 +366,7 @@ def report_base(self:Desk):
     if case.report is None: raise CXRError('There is no report to compare with yet: press Generate report first.')
     if not self.model.info.get('adapter_hash'): raise CXRError('No adapter is loaded, so the base is what wrote the report.')
     def done(rep):
-        case.base = rep
+        if not cut_at_once(rep): case.base = rep
         return "The base's report"
     self._write(lambda flag: self.model.stream(case.src, case.told or None, limit, stop=flag, tuned=False), lambda text: None, done, 'The untuned base is writing; Stop ends it.')
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VOILA_PAGE', 'looks_credentialed', 'DemoConfig', 'web_panel', 'demo_notebook', 'one_cell', 'voila_env',
-           'voila_command', 'serve_voila', 'web_read', 'sweep', 'web_fields', 'writing', 'web_choose', 'web_generate',
-           'web_ask', 'web_edit', 'web_rate', 'web_look', 'gradio_app', 'launch_options', 'check_share', 'serve_gradio',
-           'serve', 'main']
+           'voila_command', 'serve_voila', 'web_read', 'sweep', 'web_fields', 'writing', 'while_shown', 'web_choose',
+           'web_generate', 'web_ask', 'web_edit', 'web_rate', 'web_look', 'gradio_app', 'launch_options', 'check_share',
+           'serve_gradio', 'serve', 'main']
 
 # %% ../nbs/44_web.ipynb #d1fcad10
 import contextlib, inspect, io, json, os, queue, re, secrets, signal, subprocess, sys, tempfile, threading, time
@@ -22,7 +22,7 @@ from .model import adapter_folder, read_adapter
 from .panel import CSS, EXAMPLES, NOTICE, PANEL_CSS, doubts_html, example_study, findings_chips, head_html, list_folder, log_html, so_far, start_folder, status_html
 from .film import compare_html, film_html
 from .exports import download_links
-from .case import LOOKED, LOOKING, RATING, Case, read_study
+from .case import LOOKED, LOOKING, RATING, Case, cut_at_once, read_study
 from .desk import ONE, sentence_of
 from .demo import ReportPanel, demo_model
 
@@ -186,14 +186,26 @@ def writing(
         time.sleep(every)
 
 # %% ../nbs/44_web.ipynb #5c444042
+def while_shown(
+    case:Case, # Study of the visitor
+    steps, # Generator of fields
+    flag=None, # `threading.Event` that stops what is being written
+): # Generator of fields
+    "Steps until another study takes the place of this one"
+    for o in steps:
+        if case is None or not case.gone: yield o
+        elif flag: flag.set()
+
 def web_choose(
     src, # Uploaded paths, or the name of an example
     shared:bool=False, # There is a public link
     look:tuple=(), # How it is looked at, as `Case.film` takes it
+    old:Case=None, # Study whose place it takes
 )->dict: # Fields
     "A new study"
     try:
         case = read_study(*example_study(src)) if isinstance(src, str) else web_read(src, shared)
+        if old: old.gone = True
         return web_fields(case, 'X-ray ready: press Generate report.') | dict(film=case.film(*look), choices=case.choices)
     except Exception as e: return dict(status=status_html(sentence_of(e), 'error'))
 
@@ -214,10 +226,10 @@ def web_generate(
         for text in writing(lambda: model.stream(case.src, why or None, stop=flag, **tell)):
             if isinstance(text, str): yield dict(zip(('findings', 'impression'), so_far(text)) if tuned else {}, status=status_html('Writing; Stop ends it.', 'busy'))
         if tuned: case.take_report(text)
-        else: case.base = text
+        elif not cut_at_once(text): case.base = text
         new = dict(choices=case.choices) if tuned else {}
         yield web_fields(case, 'Ready. Read it critically.' if text.stopped else 'The text ended before its end.', 'done') | new
-    except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
+    except Exception as e: yield (web_fields(case) if case else {}) | dict(status=status_html(sentence_of(e), 'error'))
 
 # %% ../nbs/44_web.ipynb #1e114b22
 def web_ask(
@@ -233,9 +245,9 @@ def web_ask(
         history = ([case.report] if case.report else []) + case.turns[-4:]
         for text in writing(lambda: model.chat(case.src, question, history, stop=flag)):
             if isinstance(text, str): yield dict(log=log_html(case.turns + [(question, text)]), question='')
-        case.turns.append((question, text.text))
+        if not cut_at_once(text): case.turns.append((question, text.text))
         yield web_fields(case, 'The answer is ready.', 'done')
-    except Exception as e: yield dict(status=status_html(sentence_of(e), 'error'))
+    except Exception as e: yield (web_fields(case) if case else {}) | dict(status=status_html(sentence_of(e), 'error'))
 
 def web_edit(
     case:Case, # Study of the visitor
@@ -318,20 +330,20 @@ def _connect(f, model, shared):
     def updates(d):
         if 'choices' in d: d = d | dict(evidence=update(choices=d['choices'], value=-1))
         return [d.get(o, skip()) for o in outs]
-    def chosen(src, *look): return updates(dict(web_choose(src, shared, look), upload=None) if src else {})
-    def generate(case, why, req:Request): yield from (updates(o) for o in web_generate(model, case, why or '', renew(req)))
-    def base(case, why, req:Request): yield from (updates(o) for o in web_generate(model, case, why or '', renew(req), False))
-    def ask(case, q, req:Request): yield from (updates(o) for o in web_ask(model, case, q or '', renew(req)))
-    def renew(req):
-        _STOPS[req.session_hash] = threading.Event()
-        return _STOPS[req.session_hash]
+    def chosen(src, case, *look): return updates(dict(web_choose(src, shared, look, case), upload=None) if src else {})
+    def run(req, case, make):
+        flag = _STOPS[req.session_hash] = threading.Event()
+        yield from (updates(o) for o in while_shown(case, make(flag), flag))
+    def generate(case, why, req:Request): yield from run(req, case, lambda flag: web_generate(model, case, why or '', flag))
+    def base(case, why, req:Request): yield from run(req, case, lambda flag: web_generate(model, case, why or '', flag, False))
+    def ask(case, q, req:Request): yield from run(req, case, lambda flag: web_ask(model, case, q or '', flag))
     def halt(req:Request): _STOPS.get(req.session_hash, threading.Event()).set()
-    def rate(case, req:Request): yield from (updates(o) for o in web_rate(model, case, renew(req)))
-    def look(*a): yield from (updates(o) for o in web_look(model, *a))
+    def rate(case, req:Request): yield from run(req, case, lambda flag: web_rate(model, case, flag))
+    def look(case, *a): yield from (updates(o) for o in while_shown(case, web_look(model, case, *a)))
     closed = dict(api_visibility='private') if 'api_visibility' in inspect.signature(f.go.click).parameters else dict(api_name=False) # Gradio 6 and 5
     kw = dict(outputs=boxes, show_progress='hidden', **closed)
-    f.upload.upload(chosen, [f.upload, *looks[:3]], **kw)
-    for b in f.examples: b.click(lambda *look, name=b.value: chosen(name, *look), looks[:3], **kw)
+    f.upload.upload(chosen, [f.upload, f.case, *looks[:3]], **kw)
+    for b in f.examples: b.click(lambda *a, name=b.value: chosen(name, *a), [f.case, *looks[:3]], **kw)
     f.rate.click(rate, f.case, **kw)
     f.go.click(generate, [f.case, f.indication], **kw), f.base.click(base, [f.case, f.indication], **kw)
     for o in (f.ask.click, f.question.submit): o(ask, [f.case, f.question], **kw)

@@ -436,3 +436,32 @@ def test_only_the_indication_that_the_model_was_told_is_saved_as_one(folder):
     assert 'Indication: Fever' in txt and 'Note: the indication now differs from what the model was told: Trauma' in txt
     written(p)
     assert p.record()['indication'] == 'Trauma' and p.record()['notes'] == []
+
+def test_a_question_while_a_report_is_being_stopped(folder):
+    p = ReportPanel(Standin(.1), folder)
+    p.choose_example('Normal')
+    p.generate()
+    while not p.w.findings.value: time.sleep(.01)
+    p.stop()
+    p.w.question.value = 'Where?'
+    p.safely(p.ask_typed)
+    assert 'being stopped' in p.w.status.value and p.w.question.value == 'Where?'
+    assert p.wait() and p.case.report.text and p.record()['findings'] == p.w.findings.value
+    with ONE: p.ask_typed(), p.stop() # before its first word
+    assert p.wait() and p.case.turns == [] and 'Where?' not in p.w.log.value
+    p.report_base(), p.wait()
+    with ONE: p.report_base(), p.stop()
+    assert p.wait() and p.case.base.text == BASE
+
+def test_the_mark_in_the_session_stays_and_names_go_when_asked(panel, tmp_path):
+    for name in ('doe.png', 'roe.png'):
+        upload(panel, name, png(tmp_path))
+        written(panel)
+    panel.w.past.value = 2
+    panel.w.impression.value = 'Changed.'
+    assert panel.w.past.value == 2
+    panel.w.named.value = True
+    with ONE:
+        panel.w.evidence.value = 0
+        panel.w.named.value = False # while the evidence is looked for
+    assert panel.wait() and not any(b'roe.png' in o for o in raw(panel))

@@ -4,7 +4,7 @@ import pytest
 from cxr_llava.stages import CXRError
 from cxr_llava.phantom import phantom_xray
 from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, sweep, voila_command, voila_env, web_ask, web_choose, web_edit,
-    web_generate, web_look, web_panel, web_rate, web_read, writing)
+    web_generate, web_look, web_panel, web_rate, web_read, while_shown, writing)
 from test_demo import BASE, TEXT, Standin
 
 def test_command(tmp_path, monkeypatch, capsys):
@@ -117,3 +117,20 @@ def test_the_page_keeps_the_report_of_its_own_text():
     flag = threading.Event()
     flag.set()
     assert last(web_generate(Standin(), case, flag=flag))['findings'] and case.report.text == TEXT # stopped before its first word
+
+def test_another_xray_while_a_text_is_written():
+    m, case, flag = Standin(.05), web_choose('Normal')['case'], threading.Event()
+    steps = while_shown(case, web_generate(m, case, flag=flag), flag)
+    assert next(steps)
+    assert 'no file' in web_choose([], old=case)['status'] and next(steps)
+    assert web_choose('Edema', old=case)['case'] is not case and list(steps) == [] and flag.is_set()
+
+def test_a_second_report_that_fails_leaves_the_first():
+    class Fails(Standin):
+        def stream(self, *args, **kw):
+            yield 'FINDINGS:\nHalf a text'
+            raise MemoryError
+    case = web_choose('Normal')['case']
+    list(web_generate(Standin(), case)), web_edit(case, 'Mine.', '')
+    got = last(web_generate(Fails(), case))
+    assert got['findings'] == 'Mine.' and 'not enough memory' in got['status'] and case.report.text == TEXT
