@@ -176,6 +176,7 @@ def check_shards(
         lost = sorted(k for k,v in promised.items() if v == s and k and k not in have)
         if lost: raise CXRError(f'{folder/s} lacks {len(lost)} weights that the index promises (first: {lost[0]}): download it again.')
 
+# %% ../nbs/13_bases.ipynb #c41d77a0
 _NEEDED = ('tokenizer.json', 'tokenizer.model'), ('processor_config.json', 'preprocessor_config.json')
 
 def check_settings(

@@ -111,6 +111,17 @@ def kept_reports(
     if not whole: write_jsonl(path, rows)
     return rows
 
+# %% ../nbs/18_overnight.ipynb #5d0c71b3
+def _append(path, rows):
+    "Add lines and make sure they are on disk"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, 'a', encoding='utf-8') as f:
+            f.write(''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in rows))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e: raise CXRError(os_sentence(e, path)) from e
+
 # %% ../nbs/18_overnight.ipynb #5d0c71b5
 def _stat(path):
     "What changes with a file: bytes and time"
@@ -121,16 +132,6 @@ def _stat(path):
 def _is_current(row, now):
     "Whether a report is of the X-ray that is there now; older reports, which do not say, and X-rays that are gone count"
     return not now or row.get('image_stat') in (None, now)
-
-def _append(path, rows):
-    "Add lines and make sure they are on disk"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, 'a', encoding='utf-8') as f:
-            f.write(''.join(json.dumps(o, ensure_ascii=False) + '\n' for o in rows))
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as e: raise CXRError(os_sentence(e, path)) from e
 
 # %% ../nbs/18_overnight.ipynb #5d0c71ab
 @contextlib.contextmanager

@@ -361,6 +361,7 @@ def _facts(cfg, adapter, metrics, total, peak):
         'records left out': len(read_jsonl(run/'rejects.jsonl')[0]) if 'data' in names else None,
         'base model': Path(model).name if model else None, 'total time': clock(total), 'peak memory': f'{peak:.1f} GB'}
 
+# %% ../nbs/50_run.ipynb #d7f0a1b2
 def summarise(
     cfg:RunConfig, # The job
     seconds:dict, # Stage -> seconds
