@@ -327,10 +327,7 @@ def summary_page(
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
             f'<title>{page.esc(summary["title"])}</title><style>{page.CSS}{EXTRA_CSS}</style></head><body><main>{"".join(parts)}</main></body></html>')
 
-# %% ../nbs/50_run.ipynb #608d69bf
-NEXT = '''cxr_report YOUR_XRAY.png --lora_repo {adapter}    # a report for an X-ray of yours
-cxr_demo --local_model {adapter}                  # the same as a panel'''
-
+# %% ../nbs/50_run.ipynb #5c1e70b2
 def the_adapter(
     cfg:RunConfig, # The job
 )->str: # Folder or hub id; `None` without one
@@ -350,6 +347,10 @@ def training_of(
         d = read_json(run_paths(stage_config('finetune')(out=str(adapter)))['summary']) if adapter and Path(adapter).is_dir() else {}
         return d if d and d.get('adapter_hash') == read_adapter(adapter)['hash'] else {}
     except CXRError: return {}
+
+# %% ../nbs/50_run.ipynb #608d69bf
+NEXT = '''cxr_report YOUR_XRAY.png --lora_repo {adapter}    # a report for an X-ray of yours
+cxr_demo --local_model {adapter}                  # the same as a panel'''
 
 def _facts(cfg, adapter, metrics, total, peak):
     "The tiles of the page: only what this run did, and the training of the adapter it is about"

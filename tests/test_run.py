@@ -101,3 +101,10 @@ def test_nothing_of_an_earlier_run_looks_new(tmp_path, capsys):
     new, old = capsys.readouterr().out.split('There from earlier runs: ')
     assert 'adapter' in new and 'metrics' not in new and old.startswith('predictions, metrics.json')
     assert 'From earlier runs' in (tmp_path/'run/summary.html').read_text()
+
+def test_new_scores_on_its_card_make_no_new_adapter(tmp_path):
+    trained(tmp_path/'run', 10)
+    card, since = tmp_path/'run/adapter/README.md', time.time() + 1
+    card.write_text('scores')
+    os.utime(card, (since, since))
+    assert not run.written(tmp_path/'run', since)
