@@ -236,13 +236,9 @@ def adapter_warnings(
     who:dict, # From `model_identity`
 )->list: # Sentences
     "What to say about the adapter before its scores"
-    res, summary, here = [], run_root(cfg.run)/'summary.json', Path(who.get('adapter', ''))/'adapter_model.safetensors'
-    if who.get('finished') is False: res.append(f'The adapter is not finished: step {who.get("steps")} of {who.get("total_steps")}.')
-    if cfg.model_path or not summary.is_file() or not here.is_file() or here.stat().st_mtime > summary.stat().st_mtime: return res
-    last = read_json(summary).get('adapter')
-    if last and (summary.parent/last).resolve() != here.parent.resolve():
-        res.append(f'{short(here.parent, cfg.run)} is judged, but the last cxr_run in this folder wrote {last}: name it with --model_path.')
-    return res
+    from cxr_llava.publish import older_adapter
+    stopped = f'The adapter is not finished: step {who.get("steps")} of {who.get("total_steps")}.' if who.get('finished') is False else ''
+    return [o for o in (stopped, '' if cfg.model_path else older_adapter(who.get('adapter', ''), cfg.run)) if o]
 
 # %% ../nbs/30_eval.ipynb #e7a10005
 def _at_hand(base):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DUTIES', 'CREDENTIALED', 'MIMIC', 'LIMITS', 'JUDGED', 'PLAIN', 'data_sources', 'credentialed', 'model_card',
            'card_scores', 'put_scores', 'save_plain', 'merge', 'export_nf4', 'check_publishable', 'upload',
-           'check_folders', 'PublishConfig', 'publish', 'judged_card', 'main']
+           'check_folders', 'older_adapter', 'PublishConfig', 'publish', 'judged_card', 'main']
 
 # %% ../nbs/24_publish.ipynb #55a2e838
 import os, re, shutil
@@ -215,6 +215,18 @@ def check_folders(cfg):
         if Path(o).resolve() in [Path(u).resolve() for u in used]: raise CXRError(f'{o} would be replaced while it is read: name a new folder.')
         used.append(o)
 
+# %% ../nbs/24_publish.ipynb #b7c30a02
+def older_adapter(
+    adapter, # Folder that was found
+    run=None, # Run folder
+)->str: # A sentence; empty when it is the right one, or newer than the last `cxr_run`
+    "Whether the last `cxr_run` of a folder wrote another adapter than the one found"
+    summary, weights = run_root(run)/'summary.json', Path(adapter)/'adapter_model.safetensors'
+    if not summary.is_file() or not weights.is_file() or weights.stat().st_mtime > summary.stat().st_mtime: return ''
+    last = read_json(summary).get('adapter')
+    if not last or (summary.parent/last).resolve() == weights.parent.resolve(): return ''
+    return f'The adapter found is not the one that the last cxr_run of this folder wrote ({last}): name the one you mean.'
+
 # %% ../nbs/24_publish.ipynb #70d72ba8
 @dataclass
 class PublishConfig(Config):
@@ -236,6 +248,7 @@ def publish(
     cfg = cfg or PublishConfig()
     adapter = adapter_folder(cfg.adapter) if cfg.adapter else find_artifact('adapter', cfg.run, needed_by='publishing')
     last = Path(adapter)
+    if not cfg.adapter and (odd := older_adapter(last, cfg.run)): say(odd)
     if not (cfg.merge or cfg.nf4 or cfg.repo): raise CXRError('Nothing to do: give --merge DIR, --nf4 DIR or --repo owner/name.')
     check_folders(cfg)
     if cfg.repo: check_publishable(read_adapter(last), cfg.rights)

@@ -318,13 +318,17 @@ def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     assert not [w for w in judged(tiny, tmp_path, tiny/'adapter', baselines='neighbour')['warnings'] if 'baselines' in w] # it does not say
 
 def test_an_unfinished_and_an_older_adapter_are_named(tiny, tmp_path, capsys):
+    from cxr_llava.publish import PublishConfig, publish
     shutil.copytree(tiny/'adapter', tmp_path/'adapter')
     write_json(tmp_path/'adapter/cxr_llava.json', read_json(tmp_path/'adapter/cxr_llava.json') | dict(finished=False, steps=1, total_steps=9))
     write_json(tmp_path/'summary.json', dict(adapter='../elsewhere/adapter'))
+    said = 'The adapter found is not the one that the last cxr_run of this folder wrote (../elsewhere/adapter): name the one you mean.'
     m = judged(tiny, tmp_path)
-    assert m['warnings'][:2] == ['The adapter is not finished: step 1 of 9.', 'adapter is judged, but the last cxr_run in this folder wrote ../elsewhere/adapter: name it with --model_path.']
+    assert m['warnings'][:2] == ['The adapter is not finished: step 1 of 9.', said]
     assert m['provenance']['model']['finished'] is False
-    assert 'The adapter is not finished' in (tmp_path/'report.html').read_text() and capsys.readouterr().out.count('wrote ../elsewhere') == 2
+    assert 'The adapter is not finished' in (tmp_path/'report.html').read_text() and capsys.readouterr().out.count(said) == 2
+    publish(PublishConfig(run=str(tmp_path), merge=str(tmp_path/'merged')))
+    assert said in capsys.readouterr().out
     assert len(judged(tiny, tmp_path, tmp_path/'adapter')['warnings']) == 2 # named on purpose
     write_json(tmp_path/'summary.json', dict(adapter='adapter'))
     assert not [w for w in judged(tiny, tmp_path)['warnings'] if 'cxr_run' in w]
