@@ -151,7 +151,7 @@ class PromptConfig(Config):
     "What the model is asked, and which studies can answer"
     task:str = 'report' # `report`, `findings` or `impression`
     section:str = 'both' # Sections a study must have to be used: `both`, `any`, `findings` or `impression`
-    views:str = 'frontal' # `frontal`: the first frontal X-ray of a study; `both`: with its first lateral; `all`: every X-ray, up to four; `any`: a lateral where there is no frontal
+    views:str = 'frontal' # `frontal`: the first frontal X-ray; `both`: with the first lateral; `all`: up to four; `any`: a lateral if there is no frontal
     indication:bool = True # Tell the model why the X-ray was taken, where that is known
     drop_indication:float = .3 # Share of training studies, in [0,1], whose known indication is left out all the same
     paraphrase:bool = True # Vary the wording of the question in training; validation and test never vary
