@@ -165,10 +165,11 @@ def stop(self:Desk):
 @patch
 def _fill(self:Desk, to='value', **fields):
     "Put something into fields, which is not an edit"
-    old, self._filling = self._filling, True
-    try:
-        for k,v in fields.items(): setattr(getattr(self.w, k), to, v)
-    finally: self._filling = old
+    with self._guard:
+        old, self._filling = self._filling, True
+        try:
+            for k,v in fields.items(): setattr(getattr(self.w, k), to, v)
+        finally: self._filling = old
 
 # %% ../nbs/40b_desk.ipynb #1be6f486
 @patch
@@ -179,11 +180,13 @@ def record(self:Desk)->dict: # As `report_record` returns it; `None` before ther
 @patch
 def _settle(self:Desk):
     "Nothing is being written: buttons are free, and fields say what the study says"
+    w = self.w
     self._busy(False)
-    self.w.progress.value = ''
+    w.progress.value = ''
     if c := self.case:
+        c.reference, c.indication = w.reference.value, w.indication.value.strip() # typed just when a word was filled in
         self._fill(findings=c.findings, impression=c.impression)
-        self.w.log.value = log_html(c.turns)
+        w.log.value = log_html(c.turns)
         self.safely(self.refresh)
 
 @patch

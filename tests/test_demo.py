@@ -393,6 +393,9 @@ def test_a_reference_typed_while_a_report_is_written_is_kept(folder):
     p.generate()
     p.w.reference.value = 'Edema.'
     assert p.wait() and p.case.reference == 'Edema.' and 'Edema.' in p.w.compared.value
+    p.generate()
+    p._fill(reference='Clear.') # as what is typed just when a word is filled in, and so passes unseen
+    assert p.wait() and p.case.reference == 'Clear.' and 'Clear.' in p.w.compared.value
 
 def test_a_name_that_is_no_utf8(folder):
     import os
