@@ -82,9 +82,10 @@ def config_of(
     cfg:RunConfig, # The job
     stage:str, # Key of `STAGES`
 ): # A config of that stage
-    "What a stage will be called with; an adapter written elsewhere with `out` is the one that is judged"
+    "What a stage will be called with; an adapter written with `out` is the one that is judged, beside baselines that learned from the same `data`"
     cls, kw = stage_config(stage), dict(cfg.options)
     if stage == 'eval' and kw.get('out'): kw.setdefault('model_path', str(Path(kw['out']).absolute()))
+    if stage == 'eval' and kw.get('data'): kw.setdefault('train_path', kw['data'])
     return cls.load(run=cfg.run or None, **{k: v for k,v in kw.items() if k in cls.known()})
 
 # %% ../nbs/50_run.ipynb #9032a7b4
