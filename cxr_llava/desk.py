@@ -179,15 +179,15 @@ def record(self:Desk)->dict: # As `report_record` returns it; `None` before ther
 
 @patch
 def _settle(self:Desk):
-    "Nothing is being written: buttons are free, and fields say what the study says"
+    "Nothing is being written: fields say what the study says, and buttons are free"
     w = self.w
-    self._busy(False)
     w.progress.value = ''
     if c := self.case:
         c.reference, c.indication = w.reference.value, w.indication.value.strip() # typed just when a word was filled in
         self._fill(findings=c.findings, impression=c.impression)
         w.log.value = log_html(c.turns)
         self.safely(self.refresh)
+    self._busy(False)
 
 @patch
 def take_edit(self:Desk):
@@ -240,8 +240,8 @@ def show(self:Desk,
     with self._guard:
         self._stop, self.case = threading.Event(), case
         self._fill(reference=case.reference, indication=case.indication, evidence=-1)
-        self._settle(), self._film()
         self.say('X-ray ready: press Generate report.' if case.report is None else 'This report was written earlier in this session.')
+        self._settle(), self._film()
 
 @patch
 def set_xray(self:Desk,
