@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['may_replace', 'save_adapter', 'adapter_folder', 'read_adapter', 'check_adapter_weights', 'check_same_base',
-           'base_name_or_text', 'today_name', 'attach_adapter', 'check_effect', 'random_adapter']
+           'base_name_or_text', 'today_name', 'attach_adapter', 'random_adapter']
 
 # %% ../nbs/14_adapters.ipynb #e12148e7
 import contextlib, os, re, shutil, tempfile
@@ -163,25 +163,23 @@ def attach_adapter(
     names = {k: today_name(k, deep) for k in info['shapes']}
     try:
         with quiet(), _renamed(folder, names) as d: pm = PeftModel.from_pretrained(model, str(d), is_trainable=False, local_files_only=True)
+        on, off = _logits(pm)
     except Exception as e: raise CXRError(f'The adapter in {folder} does not fit {model.cxr["base"]} ({why(e)}): choose the adapter made for this base.') from e
     have, want = set(names.values()), set(get_peft_model_state_dict(pm, save_embedding_layers=False))
     if want - have: raise CXRError(f'The adapter in {folder} lacks {len(want - have)} of {len(want)} weights (first: {min(want - have)}): it is for another model, or incomplete.')
     if have - want: raise CXRError(f'The adapter in {folder} has {len(have - want)} weights this model has no place for (first: {min(have - want)}): it is for another model.')
-    check_effect(pm, folder)
+    who = f'adapter in {folder}' if off.isfinite().all() else f'base {model.cxr["base"]}'
+    if not on.isfinite().all(): raise CXRError(f'The {who} makes NaN or infinite numbers of a text: it is damaged; fetch it again, or choose another --precision.')
+    if on.equal(off): raise CXRError(f'The adapter in {folder} changes nothing in {model.cxr["base"]}: it was trained for another model.')
     return pm
 
-def check_effect(
-    pm, # A `PeftModel`
-    folder, # For the message
-):
-    "The logits of a fixed text are numbers, and differ with and without the adapter. Raises `CXRError` otherwise"
+def _logits(pm):
+    "The logits of a fixed text with and without the adapter"
     import torch
     x = torch.arange(5, 13, device=next(pm.parameters()).device)[None]
     with torch.inference_mode():
         on = pm(input_ids=x).logits
-        with pm.disable_adapter(): off = pm(input_ids=x).logits
-    if not on.isfinite().all(): raise CXRError(f'The adapter in {folder} makes the model compute NaN or infinite numbers: it is damaged; fetch it again, or choose another --precision.')
-    if torch.equal(on, off): raise CXRError(f'The adapter in {folder} changes nothing in this model: it was trained for another one.')
+        with pm.disable_adapter(): return on, pm(input_ids=x).logits
 
 # %% ../nbs/14_adapters.ipynb #33c3092b
 def random_adapter(

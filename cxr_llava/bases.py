@@ -52,9 +52,9 @@ def split_revision(
 
 def is_hub_id(
     name:str, # Anything
-)->bool: # It is no folder here and has the form of a hub id
+)->bool: # It is no folder here and has the form of a hub id, 96 letters at most
     "Whether `name` can be a repository on the hub"
-    return not os.path.exists(name) and bool(re.fullmatch(r'\w[\w.-]*/[\w.-]+', split_revision(name)[0]))
+    return not os.path.exists(name) and bool(re.fullmatch(r'(?=.{3,96}$)\w[\w.-]*/[\w.-]+', split_revision(name)[0]))
 
 # %% ../nbs/13_bases.ipynb #994aefc8
 def base_name(
@@ -99,7 +99,7 @@ def pinned(
     repo, rev = split_revision(repo)
     rev = revision or rev
     if rev and re.fullmatch('[0-9a-f]{40}', str(rev)): return repo, rev
-    raise CXRError(f'{repo[:200]} on the hub is not pinned{f" (`{rev}` is no full commit id)" if rev else ""}, so tomorrow it may be another model: '
+    raise CXRError(f'{repo} on the hub is not pinned{f" (`{rev}` is no full commit id)" if rev else ""}, so tomorrow it may be another model: '
         f'write {repo}@ and the 40 digits of a commit, from Files > History on its page, or give them as revision.')
 
 def _why_not(e):
@@ -161,6 +161,7 @@ def check_no_code(
         except (OSError, CXRError): continue
         if _asks_for_code(c): raise CXRError(f'The {what} in {folder} asks to run code of its own ({f.name}), which is never done: use one that transformers knows.')
 
+# %% ../nbs/13_bases.ipynb #a9c952f3
 def check_shards(
     folder, # A base model's folder
 ):
@@ -279,6 +280,8 @@ def load_processor(
     if not p.vision_feature_select_strategy: p.vision_feature_select_strategy = c.get('vision_feature_select_strategy', 'default')
     if not p.num_additional_image_tokens: p.num_additional_image_tokens = 1
     if not p.tokenizer.is_fast: raise CXRError(f'{folder} has no fast tokenizer (tokenizer.json), which the labels need: download it again.')
+    lost = [o for o in ('eos_token', 'pad_token') if getattr(p.tokenizer, o) is None]
+    if lost: raise CXRError(f'{folder} does not say what its {lost[0]} is (tokenizer_config.json): download it again.')
     return p
 
 # %% ../nbs/13_bases.ipynb #fec17ed4
@@ -375,6 +378,8 @@ def load_base(
     except CXRError: raise
     except Exception as e: raise CXRError(f'The base model in {folder} cannot be loaded ({why(e)}): download it again, or choose another --precision.') from e
     if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
+    top = max(processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id, processor.image_token_id)
+    if top >= model.get_input_embeddings().num_embeddings: raise CXRError(f'The tokenizer in {folder} has special tokens that the model does not know: its files do not belong together; download it again.')
     check_finite(model, f'base model in {folder}')
     _unpacked(model)
     rev = BASES[name]['revision'] if name in BASES else split_revision(name)[1]

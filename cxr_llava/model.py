@@ -23,11 +23,13 @@ from .stages import CXRError, say
 # %% ../nbs/11_model.ipynb #4beca5b8
 def _tried(m, name):
     "The model, once it has written a word about a blank X-ray. Raises `CXRError` when it cannot"
+    import torch
     from PIL import Image
-    rows, limit = m._rows([[{'from': 'human', 'value': f'{IMAGE}\nDescribe it.'}]], 1)
-    try: (_, (p,)), = m._write_halved(rows, [xray_pixels(m.processor, Image.new('L', (64, 64)))], limit)
-    except CXRError: raise
-    except Exception as e: raise CXRError(f'The base {name} cannot take in an X-ray ({why(e)}): its settings do not fit its weights; download it again.') from e
+    try:
+        rows, limit = m._rows([[{'from': 'human', 'value': f'{IMAGE}\nDescribe it.'}]], 1)
+        (_, (p,)), = m._write(rows, xray_pixels(m.processor, Image.new('L', (64, 64))), limit)
+    except torch.cuda.OutOfMemoryError: raise CXRError('The GPU has not enough memory for one X-ray: choose --precision nf4, or close what else uses it.') from None
+    except Exception as e: raise CXRError(f'The base {name} cannot take in an X-ray ({why(e)}): its settings and weights do not belong together; download it again.') from e
     if math.isnan(p): raise CXRError(f'The base {name} computes NaN for an X-ray: its settings are damaged; download it again, or choose another --precision.')
     return m
 
@@ -52,7 +54,7 @@ def load_model(
     if folder:
         model = attach_adapter(model, folder, info)
         about.update(adapter=str(lora_repo), adapter_hash=info['hash'], **({'adapter_revision': revision} if revision else {}))
-    return _tried(CXRModel(model, processor, about, info.get('max_new_tokens') or 256), name)
+    return _tried(CXRModel(model, processor, about, info.get('max_new_tokens') or 256), f'{name} with the adapter in {folder}' if folder else name)
 
 # %% ../nbs/11_model.ipynb #dc11e7dd
 def _args(argv):
