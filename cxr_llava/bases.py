@@ -161,6 +161,7 @@ def check_no_code(
         except (OSError, CXRError): continue
         if _asks_for_code(c): raise CXRError(f'The {what} in {folder} asks to run code of its own ({f.name}), which is never done: use one that transformers knows.')
 
+# %% ../nbs/13_bases.ipynb #a9c952f3
 def check_shards(
     folder, # A base model's folder
 ):

@@ -54,7 +54,7 @@ def load_model(
     if folder:
         model = attach_adapter(model, folder, info)
         about.update(adapter=str(lora_repo), adapter_hash=info['hash'], **({'adapter_revision': revision} if revision else {}))
-    return _tried(CXRModel(model, processor, about, info.get('max_new_tokens') or 256), name)
+    return _tried(CXRModel(model, processor, about, info.get('max_new_tokens') or 256), f'{name} with the adapter in {folder}' if folder else name)
 
 # %% ../nbs/11_model.ipynb #dc11e7dd
 def _args(argv):

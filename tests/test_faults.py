@@ -1,5 +1,5 @@
 "Full disks, killed processes and read-only folders: one sentence, and nothing lost"
-import json, os, resource, signal, subprocess, sys, time
+import json, os, resource, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
 from cxr_llava.stages import CXRError, atomic_path, read_json, write_atomic, write_json
@@ -97,3 +97,60 @@ def test_data_stage_in_a_folder_that_cannot_be_written():
     r = child("from cxr_llava.data import main\nmain(['--source', 'phantom', '--n', '3', '--size', '64', '--run', '/proc/run'])")
     out, err = r.communicate(timeout=300)
     assert r.returncode == 2 and 'Cannot write' in err and 'Traceback' not in err, err
+
+# Folders of models and adapters that are damaged: `load_model` says so in one sentence that names the place
+
+def write(file, data): return lambda d: (d/file).write_bytes(data)
+def gone(file): return lambda d: (d/file).unlink()
+def change(file, **kw): return lambda d: (d/file).write_text(json.dumps(read_json(d/file) | kw)) # `write_json` refuses NaN
+
+def refused(folder, **kw):
+    from cxr_llava.model import load_model
+    with pytest.raises(CXRError) as e: load_model(**kw)
+    assert '\n' not in str(e.value) and str(folder) in str(e.value)
+    return str(e.value)
+
+CFG, OWN, DEEP = 'adapter_config.json', 'cxr_llava.json', b'['*100_000
+DAMAGED_ADAPTERS = {f'{f}={data[:4]}': (write(f, data), says) for f in (CFG, OWN)
+    for data,says in ((b'[]', 'no JSON object'), (b'5', 'no JSON object'), (b'null', 'no JSON object'), (b'"x"', 'no JSON object'), (DEEP, 'not valid JSON'), (b'', 'not valid JSON'))}
+DAMAGED_ADAPTERS |= {f'{k}={v!r}': (change(OWN, **{k: v}), f'as {k}') for k,v in (('max_new_tokens', 'abc'), ('max_new_tokens', [1]), ('max_new_tokens', float('inf')),
+    ('max_new_tokens', -5), ('max_new_tokens', True), ('base', 5))}
+DAMAGED_ADAPTERS |= {f'{k}={v!r}': (change(CFG, **{k: v}), f'as {k}') for k in ('lora_alpha', 'r') for v in (float('nan'), float('inf'), 0, -5, 'abc')}
+DAMAGED_ADAPTERS |= {'auto_mapping=5': (change(CFG, auto_mapping=5), 'code of its own'), 'auto_mapping=[1]': (change(CFG, auto_mapping=[1]), 'code of its own'),
+    'alora': (change(CFG, alora_invocation_tokens=5), 'does not fit'), 'alpha_pattern': (change(CFG, alpha_pattern={'q_proj': float('nan')}), 'computes NaN')}
+
+@pytest.mark.parametrize('name', DAMAGED_ADAPTERS)
+def test_damaged_adapter(name, tmp_path):
+    from cxr_llava.model import tiny_adapter
+    spoil, says = DAMAGED_ADAPTERS[name]
+    d = shutil.copytree(tiny_adapter(), tmp_path/'adapter')
+    spoil(d)
+    assert says in refused(d, lora_repo=d)
+
+TOK, PROC = 'tokenizer.json', 'processor_config.json'
+DAMAGED_BASES = {f'{f} gone': (gone(f), f'lacks {f}') for f in (TOK, PROC)}
+DAMAGED_BASES |= {f'{f}={data[:4]}': (write(f, data), f) for f in (TOK, PROC, 'tokenizer_config.json', 'config.json', 'generation_config.json')
+    for data in (b'', b'[]', b'null', b'{"a":', b'\xff\x00', DEEP)}
+DAMAGED_BASES |= {'tokenizer={}': (write(TOK, b'{}'), 'cannot be loaded'), 'processor={}': (write(PROC, b'{}'), 'cannot be loaded'),
+    'template': (write('chat_template.jinja', b'\xff\x00'), 'cannot be loaded'), 'no end': (gone('tokenizer_config.json'), 'what its eos_token is'),
+    'other tokens': (change('tokenizer_config.json', eos_token='abc'), 'special tokens'), 'patches': (change(PROC, patch_size='abc'), 'take in an X-ray'),
+    'layer': (change('config.json', vision_feature_layer=99), 'take in an X-ray'), 'image token': (change('config.json', image_token_index=99999), 'take in an X-ray')}
+
+@pytest.mark.parametrize('name', DAMAGED_BASES)
+def test_damaged_base(name, tmp_path):
+    "Found when it is loaded, not when a report is asked for"
+    from cxr_llava.model import tiny_dir
+    spoil, says = DAMAGED_BASES[name]
+    d = shutil.copytree(tiny_dir(), tmp_path/'base', ignore=shutil.ignore_patterns('adapter'))
+    spoil(d)
+    assert says in refused(d, base=str(d))
+
+@pytest.mark.parametrize('kw', [dict(device=None), dict(precision=None), dict(lora_repo=''), dict(base='')], ids=str)
+def test_nothing_is_the_default(kw):
+    from cxr_llava.model import load_model
+    assert load_model(**({'base': 'tiny'} | kw)).info['base'] == 'tiny'
+
+@pytest.mark.parametrize('kw', [{k: v} for k in ('lora_repo', 'base') for v in ('a'*5000, 'o/' + 'a'*5000)] + [dict(lora_repo=5), dict(base=5), dict(device=5), dict(precision=5), dict(lora_repo='x/y', revision=5)],
+    ids=lambda kw: str(kw)[:24])
+def test_arguments_that_mean_nothing(kw):
+    assert len(refused('', **kw)) < 500
