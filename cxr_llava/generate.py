@@ -140,14 +140,13 @@ def as_report(self:CXRModel,
 @patch
 def _cap(self:CXRModel, limit):
     "A length cap in tokens; the model's own for `None`. Raises `CXRError` unless it is a whole number"
-    n = limit or self.max_new_tokens
+    n = self.max_new_tokens if limit is None else limit
     if not isinstance(n, numbers.Integral) or n < 1: raise CXRError(f'`max_new_tokens` must be a whole number of at least 1, not {limit}.')
     return int(n)
 
 @patch
 def _fits(self:CXRModel, rows, limit):
-    "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long, or the cap below 1"
-    if limit is not None and limit < 1: raise CXRError(f'max_new_tokens must be at least 1, not {limit}.')
+    "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long"
     room = self._llava.config.text_config.max_position_embeddings - max(map(len, rows))
     if room < 1: raise CXRError(f'The question, with its X-rays and earlier turns, is {1 - room} tokens too long for this model: leave something out.')
     return min(self._cap(limit), room)
