@@ -23,7 +23,8 @@ class Standin:
                 time.sleep(self.delay)
                 done.append(word)
                 yield word
-            self.last = Report(''.join(done).strip(), ''.join(done) == text, q, dict(self.info, adapter='/somewhere/adapter'))
+            self.last = res = Report(''.join(done).strip(), ''.join(done) == text, q, dict(self.info, adapter='/somewhere/adapter'))
+            return res
         finally: self.busy = 0
     def stream(self, src, indication=None, max_new_tokens=None, stop=None, tuned=True):
         self.limit = max_new_tokens

@@ -28,7 +28,7 @@ TEXT = ('FINDINGS:\nThere is a moderate left pleural effusion with adjacent opac
         f'The bones are unremarkable. {EVIL}\n\nIMPRESSION:\nModerate left pleural effusion.')
 GRADIO = '''
 import sys
-from test_demo import Standin
+from standin import Standin
 from cxr_llava.web import DemoConfig, gradio_app, launch_options
 app, look = gradio_app(Standin(.06, text={text!r}))
 app.launch(**launch_options(DemoConfig(port={port}, browser=False), 'secret'), **look)
@@ -75,7 +75,7 @@ def servers(place):
     settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     def notebook(name, more=''):
         (place/name).mkdir()
-        src = f'from test_demo import Standin\nfrom cxr_llava.demo import ReportPanel\np = ReportPanel(Standin(.06, text={TEXT!r}), {str(place/"x")!r}{more})\np'
+        src = f'from standin import Standin\nfrom cxr_llava.demo import ReportPanel\np = ReportPanel(Standin(.06, text={TEXT!r}), {str(place/"x")!r}{more})\np'
         (place/name/'panel.ipynb').write_text(json.dumps(one_cell(src)))
         return place/name/'panel.ipynb'
     ports, logs = [free_port() for _ in range(3)], [open(place/f'{o}.log', 'w') for o in ('voila', 'lab', 'gradio')]
@@ -518,7 +518,7 @@ def test_gradio_for_screen_readers(gradio):
 
 def test_batch_run_leaves_picture_and_text(browser, place):
     nb = place/'batch.ipynb'
-    nb.write_text(json.dumps(one_cell(f'from test_demo import Standin\nfrom cxr_llava.demo import ReportPanel\nReportPanel(Standin(0, text={TEXT!r}))')))
+    nb.write_text(json.dumps(one_cell(f'from standin import Standin\nfrom cxr_llava.demo import ReportPanel\nReportPanel(Standin(0, text={TEXT!r}))')))
     env = voila_env(place/'template') | dict(KAGGLE_KERNEL_RUN_TYPE='Batch', PYTHONPATH=os.pathsep.join([str(HERE.parent), str(HERE)]), IPYTHONDIR=str(place/'ipython'))
     for to in (['--to', 'notebook', '--inplace', '--execute'], ['--to', 'html']):
         subprocess.run([sys.executable, '-m', 'nbconvert', *to, str(nb)], env=env, check=True, capture_output=True)

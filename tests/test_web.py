@@ -5,7 +5,7 @@ from cxr_llava.stages import CXRError
 from cxr_llava.phantom import phantom_xray
 from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, sweep, voila_command, voila_env, web_ask, web_choose, web_edit,
     web_generate, web_look, web_panel, web_rate, web_read, while_shown, writing)
-from test_demo import BASE, TEXT, Standin
+from standin import BASE, TEXT, Standin
 
 def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e: main(['--folders', 'x'])
