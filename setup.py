@@ -22,7 +22,7 @@ setup(
     long_description_content_type='text/markdown',
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['tiny_llava/*', 'tiny_llava/adapter/*', '*.json']}, include_package_data=False, zip_safe=False,
+    package_data={cfg['lib_path']: ['tiny_llava/*', 'tiny_llava/adapter/*', '*.json', 'templates/*']}, include_package_data=False, zip_safe=False,
     install_requires=cfg['requirements'].split(), extras_require=extras,
     entry_points={
         'console_scripts': cfg['console_scripts'].split(),

@@ -2,10 +2,11 @@ __version__ = "0.1.0"
 # The line above is written by nbdev_export from settings.ini; the rest by hand. Importing this loads nothing heavy:
 # each public name is fetched from its module when first used (PEP 562).
 
-_WHERE = dict(load_model='model', read_xray='images', label_report='labels', label_reports='labels',
-    parse_sections='reports', CXRError='files')
+_WHERE = dict(load_model='vlm.load', read_xray='xray.read', label_report='report.labels', label_reports='report.labels',
+    OBSERVATIONS='report.labels', parse_sections='report.sections', bleu='report.text_metrics', rouge='report.text_metrics',
+    phantom_xray='xray.drawing', CXRError='core.files', ImageError='xray.pixels')
 
-__all__ = ['load_model', 'read_xray', 'label_report', 'label_reports', 'parse_sections', 'CXRError']
+__all__ = list(_WHERE)
 
 def __getattr__(name):
     "Fetch a public name from its module"

@@ -13,12 +13,16 @@ import pandas as pd
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from .stages import (CXRError, Config, Rejects, atomic_path, find_artifact, hash_json, map_jobs, run_cli, run_root, say, sha256,
-                              sweep, write_atomic, write_json)
-from .images import ImageError, prepare_xray, read_xray, resize_xrays
-from .reports import deid_count, prior_references
-from .sources import KINDS, compare_counts, find_source, open_source
-from .audit import PRINTS, audit_splits, find_ties, group_studies, patients_of
+from .core.config import Config, run_cli
+from .core.files import (
+    atomic_path, CXRError, hash_json, Rejects, say, sha256, sweep, write_atomic, write_json)
+from .core.processes import map_jobs
+from .core.run_folder import find_artifact, run_root
+from .xray.pixels import ImageError
+from .xray.read import prepare_xray, read_xray, resize_xrays
+from .report.sections import deid_count, prior_references
+from .sources.collections import compare_counts, find_source, KINDS, open_source
+from .sources.split import audit_splits, find_ties, group_studies, patients_of, PRINTS
 
 # %% ../nbs/00_data.ipynb #d39fd930
 @dataclass
@@ -69,7 +73,7 @@ def _place(cfg, run):
     elif not path and kind != 'phantom': kind, path = _attached(kind)
     elif path and Path(path).is_file() and kind not in ('table', 'course', 'openi_xml'): path = Path(path).parent
     if kind == 'phantom' and not cfg.path:
-        from cxr_llava.phantom import make_phantom
+        from cxr_llava.xray.phantom import make_phantom
         say('NO DATA GIVEN OR ATTACHED: drawing phantoms; they test the code and teach nothing about patients' if cfg.source == 'auto' else 'drawing phantoms')
         path = make_phantom(run/'phantom', cfg.n or 2400, cfg.seed, workers=cfg.workers)
     if not Path(path).exists(): raise CXRError(f'{path} does not exist: check --path.')
@@ -78,14 +82,14 @@ def _place(cfg, run):
 
 def _fetched(kind, path):
     "Kind and folder of a source after fetching it; Open-i when none is named"
-    from cxr_llava.fetch import fetch_source
-    from cxr_llava.kaggle import on_kaggle, scratch
+    from cxr_llava.sources.fetch import fetch_source
+    from cxr_llava.core.kaggle import on_kaggle, scratch
     kind = 'openi_xml' if kind == 'auto' else kind
     return kind, fetch_source(kind, path or (scratch() if on_kaggle() else Path('runs'))/f'fetched_{kind}')
 
 def _attached(kind):
     "The attached source of a given kind"
-    from cxr_llava.sources import attached_sources
+    from cxr_llava.sources.collections import attached_sources
     hit = next((p for k,p in attached_sources() if k == kind), None)
     if hit: return kind, hit
     raise CXRError(f'No {kind} data is attached: give its folder or file with --path, or see what --fetch can do.')
@@ -263,7 +267,7 @@ def _facts(text):
 
 def _said(text):
     "Observations a report asserts"
-    from cxr_llava.labels import label_report
+    from cxr_llava.report.labels import label_report
     return [k for k,v in label_report(text).items() if v == 1]
 
 def class_counts(

@@ -13,22 +13,26 @@ __all__ = ['EvalConfig', 'words_of', 'model_identity', 'meta_of', 'systems_of', 
 import contextlib, time
 from dataclasses import dataclass
 from pathlib import Path
-from .stages import (CXRError, Config, Rejects, find_artifact, hash_json, has_artifact, read_json, run_cli, run_root, say, sha256, versions,
-    write_atomic, write_json, write_jsonl)
-from .bases import PRECISIONS
-from .labels import LABELLER
-from .text_metrics import TOKENISATION
-from .scores import POLICIES, clinical_scores, resample_weights
-from .analysis import cases_of, make_case, section_target, text_scores
-from .launch import gpu_count, launch, world
-from .systems import (CONSTANT, check_rows, inputs_of, manifest_of, now, other_study, patients_of, predict, read_items, shared_rows, source_of,
-    split_hash, view_of)
-from .foreign import check_ids, copied, load_pairs, read_texts, reference_hash, same_references
-from .prompts import read_conversations
-from .baselines import blind_reports, neighbour_reports
-from .page import TITLES
-from .figures import report_page
-from .verdict import PROBES, all_gates, headline, page_words, score_all, tell
+from .core.config import Config, run_cli
+from .core.files import (
+    CXRError, hash_json, read_json, Rejects, say, sha256, write_atomic, write_json, write_jsonl)
+from .core.run_folder import find_artifact, has_artifact, run_root, versions
+from .vlm.family import PRECISIONS
+from .report.labels import LABELLER
+from .report.text_metrics import TOKENISATION
+from .score.clinical import clinical_scores, POLICIES, resample_weights
+from .score.analysis import cases_of, make_case, section_target, text_scores
+from .core.processes import gpu_count, launch, world
+from .score.systems import (
+    check_rows, CONSTANT, inputs_of, manifest_of, now, other_study, patients_of, predict, read_items,
+    shared_rows, source_of, split_hash, view_of)
+from .score.external import (
+    check_ids, copied, load_pairs, read_texts, reference_hash, same_references)
+from .sources.conversations import read_conversations
+from .score.baselines import blind_reports, neighbour_reports
+from .score.page import TITLES
+from .score.page import report_page
+from .score.headline import all_gates, headline, page_words, PROBES, score_all, tell
 
 # %% ../nbs/30_eval.ipynb #b16d05b2
 # part of this module's public names, made in its chapters
@@ -76,7 +80,8 @@ def model_identity(
     cfg:EvalConfig, # Which adapter and base
 )->dict: # `adapter`, `adapter_hash`, `base`, `base_hash`, `revision`, `max_new_tokens`, and what the adapter says of its training
     "The tuned model as files say it. Raises `CXRError` when there is no adapter, or it is damaged"
-    from cxr_llava.model import BASES, adapter_folder, base_folder, base_hash, base_name, read_adapter
+    from cxr_llava.vlm.adapters import adapter_folder, read_adapter
+    from cxr_llava.vlm.family import base_folder, base_hash, base_name, BASES
     path = cfg.model_path or find_artifact('adapter', cfg.run, needed_by='the evaluation')
     info = read_adapter(adapter_folder(str(path)))
     base = base_name(cfg.base or info['base'] or None)
@@ -236,14 +241,14 @@ def adapter_warnings(
     who:dict, # From `model_identity`
 )->list: # Sentences
     "What to say about the adapter before its scores"
-    from cxr_llava.publish import older_adapter
+    from cxr_llava.train.publish import older_adapter
     stopped = f'The adapter is not finished: step {who.get("steps")} of {who.get("total_steps")}.' if who.get('finished') is False else ''
     return [o for o in (stopped, '' if cfg.model_path else older_adapter(who.get('adapter', ''), cfg.run)) if o]
 
 # %% ../nbs/30_eval.ipynb #e7a10005
 def _at_hand(base):
     "Folder of a base that is on this computer, else `None`: nothing is downloaded for a warning"
-    from cxr_llava.bases import BASES, attached_base, base_folder, pinned
+    from cxr_llava.vlm.family import attached_base, base_folder, BASES, pinned
     if base == 'tiny' or Path(base).is_dir() or base in BASES and attached_base(base): return base_folder(base)[1]
     from huggingface_hub import snapshot_download
     repo, rev = pinned(BASES[base]['repo'], BASES[base]['revision']) if base in BASES else pinned(base, None)
@@ -258,8 +263,8 @@ def other_training(
     "Whether the baselines learned from what the adapter learned from"
     folder, settings = _at_hand(who['base']) if who.get('data_hash') else None, who.get('settings') or {}
     if not folder: return []
-    from cxr_llava.bases import load_processor
-    from cxr_llava.collate import encode_records
+    from cxr_llava.vlm.family import load_processor
+    from cxr_llava.train.batch import encode_records
     from cxr_llava.finetune import data_hash
     recs = read_conversations(path, root=cfg.image_root or None, run=cfg.run)[:settings.get('limit') or None]
     if data_hash(encode_records(recs, load_processor(folder), settings.get('max_len', 1024))) == who['data_hash']: return []
@@ -314,7 +319,7 @@ def finish(
     write_json(run/'metrics.json', metrics)
     write_atomic(run/'report.html', report_page(metrics | page_words(metrics), cases))
     if (run/'adapter').is_dir():
-        from cxr_llava.publish import put_scores
+        from cxr_llava.train.publish import put_scores
         put_scores(run/'adapter', run)
     say(tell(metrics))
     say(f'written: {run/"metrics.json"}, {run/"report.html"}')
@@ -382,7 +387,7 @@ def loader(cfg, who, model=None):
     "A function that loads the model at its first call"
     loaded = [model] if model else []
     def get():
-        from cxr_llava.model import load_model
+        from cxr_llava.vlm.load import load_model
         if not loaded: loaded.append(load_model(who['adapter'], who['base'], cfg.precision))
         return loaded[0]
     return get

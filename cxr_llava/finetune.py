@@ -11,20 +11,24 @@ __all__ = ['run_paths', 'run_key', 'already_done', 'data_hash', 'start_from', 'b
 import json, math, os, shutil, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from .stages import CXRError, Rejects, atomic_path, hash_json, has_artifact, read_json, run_cli, run_root, say, sha256, versions, write_json
-from .prompts import read_conversations
-from .model import base_name, compute_dtype, load_base, quiet, read_adapter, save_adapter
-from .plan import encoded_load, local_gpus, plan_lines, shares, spell
-from .settings import FinetuneConfig, data_paths, fill_in, read_load, recomputed, run_plan, settled
-from .adapters import may_replace
-from .checkpoints import adopt, attached_checkpoints, disk_full, newest_checkpoint
-from .publish import data_sources, model_card
-from .collate import Collator, XRayStore, can_trim, encode_records, fill_store, store_mode
-from .clock import Clock, as_callback, log_rows, loss_figure, save_figure
-from .kaggle import session_start
-from .launch import AGAIN, agree, join, launch, leave, only_one, world, worst
-from .trainer import (Stream, add_lora, find_room, is_oom, lighter, look, make_room, make_trainer, recompute, run_order, split_batch, total_steps,
-    trainable, trainer_args)
+from .core.config import run_cli
+from .core.files import atomic_path, CXRError, hash_json, read_json, Rejects, say, sha256, write_json
+from .core.run_folder import has_artifact, run_root, versions
+from .sources.conversations import read_conversations
+from .vlm.adapters import read_adapter, save_adapter
+from .vlm.family import base_name, compute_dtype, load_base, quiet
+from .train.plan import encoded_load, local_gpus, plan_lines, shares, spell
+from .train.plan import data_paths, fill_in, FinetuneConfig, read_load, recomputed, run_plan, settled
+from .vlm.adapters import may_replace
+from .train.clock import adopt, attached_checkpoints, disk_full, newest_checkpoint
+from .train.publish import data_sources, model_card
+from .train.batch import can_trim, Collator, encode_records, fill_store, store_mode, XRayStore
+from .train.clock import as_callback, Clock, log_rows, loss_figure, save_figure
+from .core.kaggle import session_start
+from .core.processes import AGAIN, agree, join, launch, leave, only_one, world, worst
+from .train.loop import (
+    add_lora, find_room, is_oom, lighter, look, make_room, make_trainer, recompute, run_order,
+    split_batch, Stream, total_steps, trainable, trainer_args)
 
 # %% ../nbs/20_finetune.ipynb #c7e46963
 def run_paths(
@@ -383,7 +387,7 @@ def finetune(
     cfg:FinetuneConfig=None, # Settings; default when left out
 )->Path: # The adapter folder
     "The finetune stage: conversations in, adapter out. Raises `CXRError`"
-    from cxr_llava.kaggle import secret
+    from cxr_llava.core.kaggle import secret
     cfg = cfg or FinetuneConfig()
     token = cfg.hf_token or secret('HF_TOKEN')
     if token: os.environ['HF_TOKEN'] = token

@@ -11,8 +11,10 @@ __all__ = ['FILES', 'EXTRA_CSS', 'NEXT', 'clock', 'memory_now', 'Watch', 'size_w
 import os, shlex, sys, threading, time
 from importlib import import_module
 from pathlib import Path
-from .stages import CXRError, find_artifact, hash_json, read_json, read_jsonl, run_cli, run_root, say, versions, write_atomic, write_json
-from .job import STAGES, RunConfig, config_of, makes, preflight, stage_config
+from .core.config import run_cli
+from .core.files import CXRError, hash_json, read_json, read_jsonl, say, write_atomic, write_json
+from .core.run_folder import find_artifact, run_root, versions
+from .score.job import config_of, makes, preflight, RunConfig, stage_config, STAGES
 
 # %% ../nbs/50_run.ipynb #c5912c7e
 def clock(
@@ -89,13 +91,13 @@ def written(
 # %% ../nbs/50_run.ipynb #78936653
 def one_case(
     c, # The `EvalConfig` of the evaluation
-): # As `cxr_llava.page.case_card` takes it, or None
+): # As `cxr_llava.score.page.case_card` takes it, or None
     "A study that was evaluated, with its X-ray, its reference and its generated report; none when the reports were made elsewhere"
     path = run_root(c.run)/'predictions/tuned.jsonl'
     if c.predictions or not path.exists(): return None
-    from cxr_llava.eval import make_case
-    from cxr_llava.labels import TARGETS, label_report
-    from cxr_llava.systems import read_items
+    from cxr_llava.score.analysis import make_case
+    from cxr_llava.report.labels import label_report, TARGETS
+    from cxr_llava.score.systems import read_items
     rows = {o['id']: o for o in read_jsonl(path)[0]}
     items = read_items(c.data_path or find_artifact('test.json', c.run), c.num_samples, c.seed, c.image_root)
     items = sorted((o for o in items if rows.get(o['id'], {}).get('reference') == o['reference']), key=lambda o: hash_json(o['id']))
@@ -119,7 +121,7 @@ def tiles(
     facts:dict, # Words -> value
 )->str: # HTML
     "The few facts to see first"
-    from cxr_llava.page import esc
+    from cxr_llava.score.page import esc
     def tile(k, v): return f'<div class="tile"><b>{esc(v)}</b><span>{esc(k)}</span></div>'
     return '<div class="tiles">' + ''.join(tile(k, v) for k,v in facts.items() if v not in (None, '')) + '</div>'
 
@@ -127,7 +129,7 @@ def stage_table(
     stages:dict, # Stage -> seconds
 )->str: # HTML
     "Where the time went"
-    from cxr_llava.page import esc
+    from cxr_llava.score.page import esc
     most = max([*stages.values(), 1e-9])
     def bar(t): return f'<td style="width:60%"><div class="bar" style="width:{100*t/most:.0f}%"></div></td>'
     rows = ''.join(f'<tr><th>{esc(s)}</th><td class="n">{clock(t)}</td>{bar(t)}</tr>' for s,t in stages.items())
@@ -137,7 +139,7 @@ def files_table(
     files:list, # From `written`
 )->str: # HTML
     "What was written, with links that work beside the page"
-    from cxr_llava.page import esc
+    from cxr_llava.score.page import esc
     def line(o):
         many = f' in {o["files"]:,} files' if o['files'] > 1 else ''
         return f'<tr><th><a href="{esc(o["name"])}">{esc(o["name"])}</a></th><td>{esc(o["what"])}</td><td class="n">{size_words(o["bytes"])}{many}</td></tr>'
@@ -151,7 +153,7 @@ def summary_page(
     case:dict=None, # From `one_case`
 )->str: # A complete HTML document
     "The run as one self-contained page"
-    from cxr_llava import page
+    from cxr_llava.score import page
     part, esc = page._part, page.esc
     parts = [f'<h1>{esc(summary["title"])}</h1><p class="soft">{esc(summary["subtitle"])}</p><p class="notice">{page.NOTICE}</p>']
     if metrics: parts.append(page.headline_box(metrics['headline']))
@@ -187,7 +189,7 @@ def training_of(
     adapter, # Folder or hub id, or `None`
 )->dict: # Content of `finetune.json`
     "What the training of an adapter recorded beside it; empty when that is not there or of another adapter"
-    from cxr_llava.adapters import read_adapter
+    from cxr_llava.vlm.adapters import read_adapter
     from cxr_llava.finetune import run_paths
     try:
         d = read_json(run_paths(stage_config('finetune')(out=str(adapter)))['summary']) if adapter and Path(adapter).is_dir() else {}
@@ -227,7 +229,7 @@ def summarise(
     s['subtitle'] = ' → '.join(cfg.stage_names()) + f', {clock(s["total_seconds"])} on {s["versions"]["device"]}'
     s['files'], s['earlier'] = [[o for o in written(run, **kw) if not o['name'].startswith('summary')] for kw in (dict(since=since), dict(before=since))]
     if metrics and not {'rows', 'notes'} <= set(metrics):
-        from cxr_llava.eval import page_words
+        from cxr_llava.score.headline import page_words
         metrics = metrics | page_words(metrics)
     write_atomic(run/'summary.html', summary_page(s, metrics, one_case(config_of(cfg, 'eval')) if metrics else None))
     write_json(run/'summary.json', s)

@@ -2,8 +2,8 @@
 import json, os, re, signal, subprocess, sys, time
 from contextlib import suppress
 from pathlib import Path
-from cxr_llava.phantom import phantom_xray
-from cxr_llava.stages import write_json
+from cxr_llava.xray.drawing import phantom_xray
+from cxr_llava.core.files import write_json
 
 SETTINGS = ['--base', 'tiny', '--device', 'cpu', '--epochs', '4', '--batch', '2', '--effective_batch', '4', '--eval_rows', '0', '--evals', '1', '--look_rows', '0']
 

@@ -2,7 +2,7 @@
 import re, time
 from types import SimpleNamespace
 import numpy as np
-from cxr_llava.model import Report
+from cxr_llava.vlm.generate import Report
 
 TEXT = 'FINDINGS:\nThere is a left pleural effusion. No pneumothorax.\n\nIMPRESSION:\nLeft pleural effusion.'
 BASE = 'FINDINGS:\nThe lungs are clear.\n\nIMPRESSION:\nNormal.'

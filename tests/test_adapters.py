@@ -1,8 +1,9 @@
 "Loading refuses what does not belong together: each fault by `load_model`, each with its own sentence"
 import json, shutil
 import pytest
-from cxr_llava.stages import CXRError, read_json, write_json
-from cxr_llava.model import load_model, tiny_adapter, tiny_dir
+from cxr_llava.core.files import CXRError, read_json, write_json
+from cxr_llava.vlm.family import tiny_adapter, tiny_dir
+from cxr_llava.vlm.load import load_model
 
 W = 'adapter_model.safetensors'
 

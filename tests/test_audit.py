@@ -6,12 +6,15 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageOps
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'tools'))
 import bench_data, mimic_like, score_data
-from cxr_llava.audit import NEAR_BITS, add_fingerprints, audit_splits, find_ties, group_studies, near_hashes, patients_of, text_groups
-from cxr_llava.data import DataConfig, build_dataset, load_manifest, refusals, safe_name, split_patients
-from cxr_llava.images import fingerprint, read_xray, save_jpeg
-from cxr_llava.phantom import phantom_xray
-from cxr_llava.prompts import PromptConfig, make_conversations
-from cxr_llava.stages import CXRError
+from cxr_llava.sources.split import (
+    add_fingerprints, audit_splits, find_ties, group_studies, NEAR_BITS, near_hashes, patients_of,
+    text_groups)
+from cxr_llava.data import build_dataset, DataConfig, load_manifest, refusals, safe_name, split_patients
+from cxr_llava.xray.read import fingerprint, read_xray, save_jpeg
+from cxr_llava.xray.drawing import phantom_xray
+from cxr_llava.prompts import make_conversations
+from cxr_llava.sources.conversations import PromptConfig
+from cxr_llava.core.files import CXRError
 
 # ---- leaks
 

@@ -16,10 +16,10 @@ if LACKS: pytest.skip(f'no {", ".join(LACKS)}: apt-get install chromium, pip ins
 
 from playwright.sync_api import expect, sync_playwright
 from axe import axe
-from cxr_llava.exports import sr_sections
-from cxr_llava.panel import NOTICE
-from cxr_llava.phantom import phantom_xray
-from cxr_llava.web import one_cell, voila_command, voila_env
+from cxr_llava.panel.exports import sr_sections
+from cxr_llava.panel.parts import NOTICE
+from cxr_llava.xray.drawing import phantom_xray
+from cxr_llava.panel.gradio import one_cell, voila_command, voila_env
 
 HERE = Path(__file__).parent
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
@@ -29,7 +29,7 @@ TEXT = ('FINDINGS:\nThere is a moderate left pleural effusion with adjacent opac
 GRADIO = '''
 import sys
 from standin import Standin
-from cxr_llava.web import DemoConfig, gradio_app, launch_options
+from cxr_llava.panel.gradio import DemoConfig, gradio_app, launch_options
 app, look = gradio_app(Standin(.06, text={text!r}))
 app.launch(**launch_options(DemoConfig(port={port}, browser=False), 'secret'), **look)
 app.block_thread()

@@ -1,8 +1,10 @@
 "Checkpoints that are damaged, copied, found again"
 import json, os, shutil
 import pytest
-from cxr_llava.checkpoints import DONE, adopt, attached_checkpoints, checkpoint_info, disk_full, finish_checkpoint, newest_checkpoint, prune
-from cxr_llava.stages import CXRError
+from cxr_llava.train.clock import (
+    adopt, attached_checkpoints, checkpoint_info, disk_full, DONE, finish_checkpoint, newest_checkpoint,
+    prune)
+from cxr_llava.core.files import CXRError
 
 def make(folder, step, key='k', **files):
     "A checkpoint with two files"

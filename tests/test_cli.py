@@ -2,7 +2,7 @@
 import csv, json, os, re, subprocess, sys
 from pathlib import Path
 import pytest
-from cxr_llava.adapters import read_adapter
+from cxr_llava.vlm.adapters import read_adapter
 
 BIN = Path(sys.executable).parent
 ENV = os.environ | dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', CXR_RUN='', CUDA_VISIBLE_DEVICES='', KAGGLE_KERNEL_RUN_TYPE='', PYTHONWARNINGS='ignore')
@@ -124,7 +124,7 @@ def test_unreadable_xray_given_to_the_model(job, tmp_path):
 
 def table(d, n=40, breaks=True):
     "A small table of somebody's own X-rays: one unreadable, one missing, one without a report"
-    from cxr_llava.phantom import phantom_xray
+    from cxr_llava.xray.drawing import phantom_xray
     (d/'xrays').mkdir()
     rows = []
     for i in range(n):

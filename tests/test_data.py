@@ -2,12 +2,16 @@
 import io, json, os, shutil
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
-from cxr_llava.data import DataConfig, audit_splits, build_dataset, load_manifest, main, split_patients
-from cxr_llava.images import save_jpeg
-from cxr_llava.phantom import Truth, draw_lateral, make_phantom, phantom_xray, sample_body
-from cxr_llava.reports import clean_text, join_sections, parse_sections, prior_references
-from cxr_llava.sources import Rejects, find_source, iter_openi_csv, iter_table
-from cxr_llava.stages import CXRError, find_artifact
+from cxr_llava.data import build_dataset, DataConfig, load_manifest, main, split_patients
+from cxr_llava.sources.split import audit_splits
+from cxr_llava.xray.read import save_jpeg
+from cxr_llava.xray.drawing import draw_lateral, phantom_xray, sample_body, Truth
+from cxr_llava.xray.phantom import make_phantom
+from cxr_llava.report.sections import clean_text, join_sections, parse_sections, prior_references
+from cxr_llava.core.files import Rejects
+from cxr_llava.sources.collections import find_source, iter_openi_csv, iter_table
+from cxr_llava.core.files import CXRError
+from cxr_llava.core.run_folder import find_artifact
 
 @pytest.fixture(scope='session')
 def xrays(tmp_path_factory):
@@ -99,7 +103,7 @@ def planted(small, tmp_path, split=True):
     def add(i, im, q=95, **kw): save_jpeg(im, d/f'{i}.jpg', q); rows.append({**dict(image=f'{i}.jpg', findings=f'Finding number {i}.', impression='Normal.', patient_id=f'p{i}', study_id=f's{i}', split='test'), **kw})
     add(8, ims[8], patient_id='p0')
     shutil.copy(d/'1.jpg', d/'9.jpg'); rows.append(dict(rows[-1], image='9.jpg', patient_id='p9', study_id='s9', findings='Finding number 9.'))
-    from cxr_llava.images import read_xray
+    from cxr_llava.xray.read import read_xray
     from PIL import ImageOps
     ImageOps.mirror(read_xray(d/'2.jpg').image).save(d/'10.png'); rows.append(dict(rows[-1], image='10.png', patient_id='p10', study_id='s10', findings='Finding number 10.'))
     add(11, ims[3].resize((ims[3].width*4//5, ims[3].height*4//5)), 70)
@@ -141,7 +145,8 @@ def test_nothing_usable(tmp_path, xrays, capsys):
 
 def test_old_conversations_never_meet_new_pictures(tmp_path, capsys):
     "Other studies under the same numbers: what was written about the old ones is moved away, also when the stage dies on its way; unchanged ones stay"
-    from cxr_llava.prompts import PromptConfig, make_conversations
+    from cxr_llava.prompts import make_conversations
+    from cxr_llava.sources.conversations import PromptConfig
     args = dict(run=str(tmp_path), source='phantom', n=12)
     run(**args)
     make_conversations(PromptConfig(run=str(tmp_path)))
@@ -150,14 +155,15 @@ def test_old_conversations_never_meet_new_pictures(tmp_path, capsys):
     assert (tmp_path/'test.json').read_bytes() == was and not (tmp_path/'set_aside').exists()
     with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
         def stop(*_): raise KeyboardInterrupt
-        m.setattr('cxr_llava.data.resize_xrays', stop)
+        m.setattr('cxr_llava.xray.read.resize_xrays', stop)
         run(**args, seed=5)
     assert sorted(o.name.split('-')[0] for o in (tmp_path/'set_aside').iterdir()) == ['test', 'train', 'val']
     assert was in [o.read_bytes() for o in (tmp_path/'set_aside').iterdir()] and 'run `cxr_prompts` again' in capsys.readouterr().out
     with pytest.raises(CXRError, match='cxr_prompts'): find_artifact('test.json', str(tmp_path))
 
 def test_another_split_asks_for_new_conversations(tmp_path, xrays):
-    from cxr_llava.prompts import PromptConfig, make_conversations
+    from cxr_llava.prompts import make_conversations
+    from cxr_llava.sources.conversations import PromptConfig
     (tmp_path/'t.csv').write_text(HEAD + ''.join(f'{i}.jpg,Lungs clear {i}.,Normal.,{i}\n' for i in range(8)))
     args = dict(run=str(tmp_path/'r'), source='table', path=str(tmp_path/'t.csv'), image_dir=str(xrays))
     run(**args)

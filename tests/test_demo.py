@@ -4,12 +4,15 @@ from datetime import datetime
 import numpy as np
 import pytest
 from PIL import Image
-from cxr_llava.stages import CXRError
-from cxr_llava.model import Report, load_model, tiny_adapter
-from cxr_llava.panel import NOTICE, report_card
-from cxr_llava.exports import sr_sections
-from cxr_llava.demo import ONE, ReportPanel, ask
-from cxr_llava.phantom import phantom_xray
+from cxr_llava.core.files import CXRError
+from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.generate import Report
+from cxr_llava.vlm.load import load_model
+from cxr_llava.panel.parts import NOTICE, report_card
+from cxr_llava.panel.exports import sr_sections
+from cxr_llava.panel.session import ONE
+from cxr_llava.panel.widgets import ask, ReportPanel
+from cxr_llava.xray.drawing import phantom_xray
 from standin import BASE, TEXT, Standin
 
 @pytest.fixture
@@ -37,7 +40,8 @@ def test_ask():
     assert ask('x', 'Effusion?', Standin()) == 'Yes.'
 
 def test_which_model_answers(monkeypatch, tmp_path, capsys):
-    from cxr_llava import demo, model
+    from cxr_llava import demo
+    from cxr_llava.vlm import load as model
     asked, bare = [], Standin()
     monkeypatch.setattr(demo, '_LOADED', {})
     monkeypatch.setattr(model, 'default_base', lambda: 'tiny')
@@ -228,7 +232,7 @@ def test_all_four_files(panel):
     assert sr_sections(sr)['impressions'] == ['Left pleural effusion.'] and NOTICE in sr_sections(sr)['summary'][0]
 
 def test_missing_package_is_a_sentence(panel, monkeypatch):
-    monkeypatch.setattr('cxr_llava.exports.find_spec', lambda name: None)
+    monkeypatch.setattr('cxr_llava.panel.exports.find_spec', lambda name: None)
     panel.choose_example('Normal')
     panel.w.go.click(); panel.wait()
     assert 'pip install &quot;cxr_llava[exports]&quot;' in panel.w.links.value and len(raw(panel)) == 3 and panel.error is None
@@ -271,7 +275,7 @@ def test_two_views(panel, tmp_path):
     panel.w.second.value = True
     upload(panel, 'lateral.png', png(tmp_path))
     assert [panel.case.names[1], panel.w.second.value, panel.w.film.value.count('<img')] == ['lateral.png', False, 2]
-    from cxr_llava.panel import example_study
+    from cxr_llava.panel.parts import example_study
     ims, names, _ = example_study('Large heart')
     panel.set_xray(ims[::-1], names[::-1])
     assert panel.case.names == names and 'not frontal' not in panel.w.film.value # the frontal comes first, whatever the order
@@ -403,7 +407,7 @@ def test_a_name_that_is_no_utf8(folder):
 @pytest.mark.parametrize('text,lacks', [('Clear.', 0), ('Плевральный выпот', 0), ('右側胸水', 1), ('תפליט', 1), ('انصباب', 1)])
 def test_a_pdf_says_what_it_cannot_show(panel, text, lacks):
     pytest.importorskip('reportlab')
-    from cxr_llava.exports import PDF_LACKS, _pdf_story
+    from cxr_llava.panel.exports import _pdf_story, PDF_LACKS
     panel.choose_example('Normal')
     written(panel)
     panel.w.findings.value = text

@@ -18,12 +18,12 @@ def site(tmp_path_factory):
     return out
 
 def test_every_notebook_and_page_is_there(site):
-    for p in docs.notebooks(): assert (site/f'{docs.page_name(p.stem)}.html').exists(), p.name
+    for p in docs.notebooks(): assert (site/f'{docs.page_name(docs.stem_of(p))}.html').exists(), p.name
     for o in docs.PAGES: assert (site/f'{o}.html').exists(), o
 
 def test_stages_come_in_order(site):
     nav = re.search(r'class="sidebar-tree">(.*?)</aside>', (site/'index.html').read_text(), re.S)[1]
-    at = [nav.index(f'href="{docs.page_name(p.stem)}.html"') for p in docs.notebooks() if re.match(r'\d', p.stem)]
+    at = [nav.index(f'href="{docs.page_name(docs.stem_of(p))}.html"') for p in docs.notebooks() if re.match(r'\d', p.stem)]
     assert at == sorted(at)
 
 def test_public_functions_have_entries_with_source(site):
@@ -32,13 +32,13 @@ def test_public_functions_have_entries_with_source(site):
     assert re.search(r'blob/main/cxr_llava/data\.py#L\d+-L\d+', html)
 
 def test_source_links_point_at_the_definition(site):
-    html = (site/'scores.html').read_text()
-    for name,a in re.findall(r'<span id="(\w+)"></span><a class="src" href="[^"]*scores\.py#L(\d+)', html):
-        lines = (ROOT/'cxr_llava/scores.py').read_text().splitlines()[int(a)-1:int(a)+3]
+    html = (site/'score.clinical.html').read_text()
+    for name,a in re.findall(r'<span id="(\w+)"></span><a class="src" href="[^"]*clinical\.py#L(\d+)', html):
+        lines = (ROOT/'cxr_llava/score/clinical.py').read_text().splitlines()[int(a)-1:int(a)+3]
         assert any(re.match(rf'(def|class) {name}\b', o) for o in lines), name
 
 def test_story_pages_open_in_kaggle(site):
-    for p in (ROOT/'nbs').glob('[0-4]0_*.ipynb'): assert 'kaggle.com/kernels/welcome?src=' in (site/f'{docs.page_name(p.stem)}.html').read_text()
+    for p in (ROOT/'nbs').glob('[0-4]0_*.ipynb'): assert 'kaggle.com/kernels/welcome?src=' in (site/f'{docs.page_name(docs.stem_of(p))}.html').read_text()
 
 def test_words_and_commands_are_linked(site):
     html, home = (site/'when.html').read_text(), (site/'index.html').read_text()

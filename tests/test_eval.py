@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 from cxr_llava.eval import EvalConfig, evaluate, main
-from cxr_llava.foreign import load_pairs, read_texts
-from cxr_llava.prompts import make_prompt
-from cxr_llava.stages import CXRError, read_json, read_jsonl, write_json, write_jsonl
-from cxr_llava.systems import CONSTANT, read_items
+from cxr_llava.score.external import load_pairs, read_texts
+from cxr_llava.vlm.chat_format import make_prompt
+from cxr_llava.core.files import CXRError, read_json, read_jsonl, write_json, write_jsonl
+from cxr_llava.score.systems import CONSTANT, read_items
 
 ENV = os.environ | dict(OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1', CXR_RUN='', CUDA_VISIBLE_DEVICES='', KAGGLE_KERNEL_RUN_TYPE='', PYTHONWARNINGS='ignore')
 WORDS = ['cardiomegaly', 'consolidation', 'edema', 'pleural effusion', 'pneumonia', 'pneumothorax']
@@ -287,8 +287,8 @@ def test_a_bad_setting_moves_nothing(split, args, word):
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
     "Twelve phantoms and an adapter of random weights"
-    from cxr_llava.model import random_adapter
-    from cxr_llava.phantom import phantom_xray
+    from cxr_llava.vlm.adapters import random_adapter
+    from cxr_llava.xray.drawing import phantom_xray
     d = tmp_path_factory.mktemp('tiny')
     q = {'from': 'human', 'value': '<image>\n' + make_prompt()}
     for i in range(12): phantom_xray(i, size=96).save(d/f'{i}.png')
@@ -301,10 +301,10 @@ def judged(d, run, adapter='', **kw):
 
 def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     "Other conversations than train.json, and only the first so many: found by the fingerprint the adapter carries"
-    from cxr_llava.bases import load_processor, tiny_dir
-    from cxr_llava.collate import encode_records
+    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.train.batch import encode_records
     from cxr_llava.finetune import data_hash
-    from cxr_llava.prompts import read_conversations
+    from cxr_llava.sources.conversations import read_conversations
     own, other = write_json(tmp_path/'own.json', [o | dict(image=str(tiny/o['image'])) for o in read_json(tiny/'test.json')]), tmp_path/'train.json'
     write_json(other, read_json(own)[::-1])
     shutil.copytree(tiny/'adapter', tmp_path/'adapter')
@@ -318,7 +318,7 @@ def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     assert not [w for w in judged(tiny, tmp_path, tiny/'adapter', baselines='neighbour')['warnings'] if 'baselines' in w] # it does not say
 
 def test_an_unfinished_and_an_older_adapter_are_named(tiny, tmp_path, capsys):
-    from cxr_llava.publish import PublishConfig, publish
+    from cxr_llava.train.publish import publish, PublishConfig
     shutil.copytree(tiny/'adapter', tmp_path/'adapter')
     write_json(tmp_path/'adapter/cxr_llava.json', read_json(tmp_path/'adapter/cxr_llava.json') | dict(finished=False, steps=1, total_steps=9))
     write_json(tmp_path/'summary.json', dict(adapter='../elsewhere/adapter'))

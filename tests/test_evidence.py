@@ -1,10 +1,11 @@
 "Relevance maps point at the place, on phantoms of which the place is known; certainty is about findings"
 import numpy as np
 import pytest
-from cxr_llava.stages import CXRError
-from cxr_llava.evidence import MAPS, Certainty, SURE, inside, interval, measure_places, phantom_cases
-from cxr_llava.model import load_model, tiny_adapter
-from cxr_llava.phantom import phantom_xray
+from cxr_llava.core.files import CXRError
+from cxr_llava.vlm.certainty import Certainty, inside, interval, MAPS, measure_places, phantom_cases, SURE
+from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.load import load_model
+from cxr_llava.xray.drawing import phantom_xray
 
 @pytest.fixture(scope='module')
 def m(): return load_model(tiny_adapter())

@@ -2,7 +2,7 @@
 import json, os, resource, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import pytest
-from cxr_llava.stages import CXRError, atomic_path, read_json, write_atomic, write_json
+from cxr_llava.core.files import atomic_path, CXRError, read_json, write_atomic, write_json
 
 def child(code, **kw): return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kw)
 
@@ -13,7 +13,7 @@ def test_full_disk_keeps_the_old_file(tmp_path):
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
-from cxr_llava.stages import Config, run_cli, write_json
+from cxr_llava.core.config import Config, run_cli, write_json
 run_cli(Config, lambda cfg: write_json({str(p)!r}, list(range(100000))), [])
 '''
     r = child(code)
@@ -43,7 +43,7 @@ def test_library_that_reports_a_full_disk_in_words(tmp_path):
 def test_killed_while_writing(tmp_path):
     "Whatever the moment, one whole version is left"
     p = tmp_path/'kill.json'
-    code = f'import itertools\nfrom cxr_llava.stages import write_json\nfor i in itertools.count(): write_json({str(p)!r}, dict(i=i, rows=[i]*20000))'
+    code = f'import itertools\nfrom cxr_llava.core.config import write_json\nfor i in itertools.count(): write_json({str(p)!r}, dict(i=i, rows=[i]*20000))'
     for i in range(5):
         r = child(code)
         t = time.time()
@@ -59,7 +59,7 @@ def test_killed_while_replacing_a_folder(tmp_path):
     p = tmp_path/'adapter'
     code = f'''
 import itertools
-from cxr_llava.stages import atomic_path
+from cxr_llava.core.config import atomic_path
 for i in itertools.count():
     with atomic_path({str(p)!r}) as d:
         d.mkdir()
@@ -81,7 +81,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 def test_data_stage_on_a_full_disk(tmp_path):
     "No file may grow beyond 20 kB: the manifest cannot be written, nothing half-written is left, and the same command later succeeds"
-    from cxr_llava.phantom import make_phantom
+    from cxr_llava.xray.phantom import make_phantom
     src = make_phantom(tmp_path/'source', n=40, size=64, workers=1)
     args = f"['--source', 'openi_csv', '--path', {str(src)!r}, '--size', '64', '--workers', '1', '--run', {str(tmp_path/'run')!r}]"
     limit = 'import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (15000, 15000))\n'
@@ -105,7 +105,7 @@ def gone(file): return lambda d: (d/file).unlink()
 def change(file, **kw): return lambda d: (d/file).write_text(json.dumps(read_json(d/file) | kw)) # `write_json` refuses NaN
 
 def refused(folder, **kw):
-    from cxr_llava.model import load_model
+    from cxr_llava.vlm.load import load_model
     with pytest.raises(CXRError) as e: load_model(**kw)
     assert '\n' not in str(e.value) and str(folder) in str(e.value)
     return str(e.value)
@@ -121,7 +121,7 @@ DAMAGED_ADAPTERS |= {'auto_mapping=5': (change(CFG, auto_mapping=5), 'code of it
 
 @pytest.mark.parametrize('name', DAMAGED_ADAPTERS)
 def test_damaged_adapter(name, tmp_path):
-    from cxr_llava.model import tiny_adapter
+    from cxr_llava.vlm.family import tiny_adapter
     spoil, says = DAMAGED_ADAPTERS[name]
     d = shutil.copytree(tiny_adapter(), tmp_path/'adapter')
     spoil(d)
@@ -139,7 +139,7 @@ DAMAGED_BASES |= {'tokenizer={}': (write(TOK, b'{}'), 'cannot be loaded'), 'proc
 @pytest.mark.parametrize('name', DAMAGED_BASES)
 def test_damaged_base(name, tmp_path):
     "Found when it is loaded, not when a report is asked for"
-    from cxr_llava.model import tiny_dir
+    from cxr_llava.vlm.family import tiny_dir
     spoil, says = DAMAGED_BASES[name]
     d = shutil.copytree(tiny_dir(), tmp_path/'base', ignore=shutil.ignore_patterns('adapter'))
     spoil(d)
@@ -147,7 +147,7 @@ def test_damaged_base(name, tmp_path):
 
 @pytest.mark.parametrize('kw', [dict(device=None), dict(precision=None), dict(lora_repo=''), dict(base='')], ids=str)
 def test_nothing_is_the_default(kw):
-    from cxr_llava.model import load_model
+    from cxr_llava.vlm.load import load_model
     assert load_model(**({'base': 'tiny'} | kw)).info['base'] == 'tiny'
 
 @pytest.mark.parametrize('kw', [{k: v} for k in ('lora_repo', 'base') for v in ('a'*5000, 'o/' + 'a'*5000)] + [dict(lora_repo=5), dict(base=5), dict(device=5), dict(precision=5), dict(lora_repo='x/y', revision=5)],

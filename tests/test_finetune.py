@@ -3,7 +3,7 @@ import os, random, socket, subprocess, sys, time
 from contextlib import suppress
 from pathlib import Path
 import pytest
-from cxr_llava.stages import read_json
+from cxr_llava.core.files import read_json
 from made_up import SETTINGS, children, command, conversations, env, killed, losses, rows
 
 TOKEN = 'hf_' + 'secret'*4
@@ -19,7 +19,8 @@ def done(cmd, **kw):
 def here(data, out, **kw):
     "The same training as that of the command, in this process"
     import torch
-    from cxr_llava.finetune import FinetuneConfig, finetune
+    from cxr_llava.finetune import finetune
+    from cxr_llava.train.plan import FinetuneConfig
     torch.set_num_threads(1)
     finetune(FinetuneConfig.load(None, **{k[2:]: v for k,v in zip(SETTINGS[::2], SETTINGS[1::2])}, data=str(data), out=str(out/'adapter'), **kw))
     return out
@@ -99,7 +100,7 @@ def test_one_of_two_processes_runs_out_of_memory(data, two_nodes, tmp_path):
     (tmp_path/'site/sitecustomize.py').write_text('''
 import os
 if os.environ.get('RANK') == '1':
-    import torch, cxr_llava.collate as c
+    import torch, cxr_llava.train.batch as c
     calls, collate = [], c.Collator.__call__
     def __call__(self, rows):
         calls.append(1)
@@ -133,8 +134,8 @@ main({command(data, tmp_path, '--save_minutes', '0.001')[4:]!r})
     assert not (tmp_path/'adapter').exists() and not list((tmp_path/'checkpoints').glob('checkpoint-*'))
 
 def test_a_second_training_in_the_same_folder_is_refused(data, tmp_path):
-    from cxr_llava.launch import only_one
-    from cxr_llava.stages import CXRError
+    from cxr_llava.core.processes import only_one
+    from cxr_llava.core.files import CXRError
     with only_one(tmp_path):
         with pytest.raises(CXRError, match='Another training'):
             with only_one(tmp_path, patience=0): pass

@@ -3,8 +3,9 @@ import json, shutil
 from types import SimpleNamespace
 import pytest, torch
 import cxr_llava.finetune as ft
-from cxr_llava.finetune import FinetuneConfig, finetune
-from cxr_llava.stages import CXRError, read_json
+from cxr_llava.finetune import finetune
+from cxr_llava.train.plan import FinetuneConfig
+from cxr_llava.core.files import CXRError, read_json
 from made_up import conversations, losses, rows
 
 @pytest.fixture(scope='module')
@@ -101,7 +102,7 @@ def test_the_session_clock_stops_in_time(data, reference, tmp_path, monkeypatch)
 def small_llava(tmp_path_factory):
     "A random LLaVA of LLaVA-1.5's shape in small, with the tiny one's processor"
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.model import load_processor, tiny_dir
+    from cxr_llava.vlm.family import load_processor, tiny_dir
     d, p = tmp_path_factory.mktemp('small'), load_processor(tiny_dir())
     c = LlavaConfig(vision_config=CLIPVisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=128, patch_size=16, projection_dim=64),
         text_config=LlamaConfig(hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, vocab_size=1022, max_position_embeddings=1024),
@@ -115,7 +116,8 @@ def kinds(m, part): return {type(o).__name__ for n,o in m.named_modules() if par
 
 def test_nf4_trains_on_a_cpu_with_the_right_parts_in_4_bits(data, small_llava, tmp_path):
     "QLoRA: vision tower, projector and head stay whole, the loss falls, the adapter is in 32 bits and loads on the 16-bit base"
-    from cxr_llava.model import load_base, load_model
+    from cxr_llava.vlm.family import load_base
+    from cxr_llava.vlm.load import load_model
     m, _ = load_base(str(small_llava), 'nf4', 'cpu')
     assert kinds(m, 'language_model') == {'Linear4bit'}
     for part in ('vision_tower', 'multi_modal_projector', 'lm_head'): assert kinds(m, part) == {'Linear'}, part
@@ -132,7 +134,7 @@ def test_nf4_trains_on_a_cpu_with_the_right_parts_in_4_bits(data, small_llava, t
 
 def test_training_from_a_ready_4_bit_folder(data, small_llava, tmp_path):
     "The same adapter as from the folder it was made of, packed on loading"
-    from cxr_llava.publish import export_nf4
+    from cxr_llava.train.publish import export_nf4
     packed = export_nf4(str(small_llava), tmp_path/'packed', 'cpu')
     for name,base in (('a', small_llava), ('b', packed)): finetune(settings(data, tmp_path/name, base=str(base), precision='nf4', dropout=0., epochs=1.))
     assert losses(tmp_path/'a') == losses(tmp_path/'b')
@@ -156,8 +158,8 @@ def test_changed_xrays_under_the_same_ids_are_learned_from_anew(tmp_path, capsys
 
 def test_the_fingerprint_of_an_adapter_is_that_of_the_studies_it_saw(tmp_path):
     "Unreadable X-rays are left out of it"
-    from cxr_llava.model import load_processor, tiny_dir
-    from cxr_llava.stages import Rejects
+    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.core.files import Rejects
     data = conversations(tmp_path, 8)
     (tmp_path/'0.png').write_text('no picture'), (tmp_path/'1.png').unlink()
     cfg = settings(data, tmp_path, epochs=1.)

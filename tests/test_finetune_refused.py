@@ -3,9 +3,10 @@ import json, os
 from types import SimpleNamespace
 import pytest, torch
 import cxr_llava.finetune as ft
-from cxr_llava.finetune import FinetuneConfig, finetune, main
-from cxr_llava.settings import main as plan
-from cxr_llava.stages import CXRError
+from cxr_llava.finetune import finetune, main
+from cxr_llava.train.plan import FinetuneConfig
+from cxr_llava.train.plan import main as plan
+from cxr_llava.core.files import CXRError
 from made_up import SETTINGS, conversations
 
 @pytest.fixture(scope='module')
@@ -41,14 +42,14 @@ def test_devices_that_are_none(capsys, data, tmp_path, device, words):
     assert words in refused(capsys, main, *SETTINGS, '--device', device, '--data', data, '--out', tmp_path/'run/adapter')
 
 def test_a_gpu_that_is_not_there(monkeypatch):
-    from cxr_llava.bases import check_device
+    from cxr_llava.vlm.family import check_device
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     check_device('cuda:1')
     with pytest.raises(CXRError, match='only 2 GPUs'): check_device('cuda:2')
 
 def test_more_processes_than_gpus(data, tmp_path, monkeypatch):
-    from cxr_llava.plan import GPUS
+    from cxr_llava.train.plan import GPUS
     monkeypatch.setattr(ft, 'local_gpus', lambda device: (GPUS['T4'], 2))
     with pytest.raises(CXRError, match='more than the 2 GPUs'): finetune(FinetuneConfig(base='tiny', data=str(data), processes=4, run=str(tmp_path)))
 
@@ -90,7 +91,7 @@ def test_empty_course_settings_mean_the_defaults(tmp_path):
 
 def test_a_second_gpu_is_left_alone_by_one_process(monkeypatch, tmp_path):
     "The Trainer would wrap the model in `nn.DataParallel` and double the batch"
-    from cxr_llava.trainer import trainer_args
+    from cxr_llava.train.loop import trainer_args
     used = []
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     monkeypatch.setattr(torch.cuda, 'set_device', lambda d: used.append(str(d)))
@@ -107,7 +108,7 @@ def test_training_replaces_no_folder_of_something_else(capsys, data, tmp_path, m
 
 def test_a_sentence_of_one_of_several_processes_comes_alone(capsys, tmp_path, monkeypatch):
     "Not with the launcher's own traceback"
-    from cxr_llava.launch import launch
+    from cxr_llava.core.processes import launch
     (tmp_path/'who.py').write_text('import sys\nprint("working"), print("error: no data", file=sys.stderr), sys.exit(2)\n')
     with pytest.raises(CXRError, match='^no data$'): launch('who', {}, tmp_path, 1, PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     said = capsys.readouterr().out

@@ -3,8 +3,9 @@ import io, os, random, struct, zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
-from cxr_llava.images import ImageError, XRay, MAX_PIXELS, read_xray, prepare_xray
-from cxr_llava.phantom import phantom_xray
+from cxr_llava.xray.pixels import ImageError, MAX_PIXELS
+from cxr_llava.xray.read import prepare_xray, read_xray, XRay
+from cxr_llava.xray.drawing import phantom_xray
 
 IM = phantom_xray(4, size=192, cardiomegaly='moderate')
 A = np.asarray(IM)
@@ -345,7 +346,7 @@ def test_threads_leave_nothing_behind():
 # Prepared X-rays
 
 def test_resize_many(tmp_path, capsys):
-    from cxr_llava.images import resize_xrays
+    from cxr_llava.xray.read import resize_xrays
     for i in range(6): enc_ = phantom_xray(i, size=160); enc_.save(tmp_path/f'{i}.png')
     (tmp_path/'6.png').write_bytes(b'junk')
     jobs = [(tmp_path/f'{i}.png', f'p{i}/1.jpg') for i in range(8)]
@@ -362,21 +363,21 @@ def test_resize_many(tmp_path, capsys):
 # Looks
 
 def test_damaged_index_costs_time_only(tmp_path):
-    from cxr_llava.images import resize_xrays
+    from cxr_llava.xray.read import resize_xrays
     phantom_xray(1, size=64).save(tmp_path/'a.png')
     (tmp_path/'out').mkdir(); (tmp_path/'out/index.jsonl').write_bytes(b'\xff\xfe{half')
     facts = resize_xrays([(tmp_path/'a.png', 'a/1.jpg')], tmp_path/'out', workers=1)
     assert 'error' not in facts['a/1.jpg'] and resize_xrays([(tmp_path/'a.png', 'a/1.jpg')], tmp_path/'out', workers=1) == facts
 
 def test_looks():
-    from cxr_llava.looks import OTHERS, chest_score, other_picture
+    from cxr_llava.xray.checks import chest_score, other_picture, OTHERS
     good, bad = [chest_score(phantom_xray(900 + i, size=160)) for i in range(15)], [chest_score(other_picture(k, 900)) for k in OTHERS]
     assert np.mean([g > b for g in good for b in bad]) > .95
     assert 'does not look like a chest X-ray' in read_xray(other_picture('page')).notes and not read_xray(IM).notes
     assert 'heavy borders' in ' '.join(read_xray(ImageOps.expand(Image.fromarray(A), 60, 255)).notes)
 
 def test_trimming_never_cuts_what_was_exposed():
-    from cxr_llava.looks import trim_borders
+    from cxr_llava.xray.checks import trim_borders
     for fill in (0, 128, 255):
         for border in ((50, 0, 0, 0), (0, 40, 0, 40), 60): assert np.array_equal(np.asarray(trim_borders(ImageOps.expand(Image.fromarray(A), border, fill)))[1:-1, 1:-1], A[1:-1, 1:-1]) or np.asarray(trim_borders(ImageOps.expand(Image.fromarray(A), border, fill))).size >= A.size
     assert trim_borders(IM).size == IM.size

@@ -2,9 +2,10 @@
 import base64, configparser, hashlib, json, os, re, stat, subprocess, sys, textwrap, time, zipfile
 from pathlib import Path
 import pytest
-from cxr_llava.push import (CHAIN, NEED, KaggleConfig, build, build_wheels, check_folder, chosen, kaggle, main, metadata, owner, push_folder,
-    push_wheels, redact, slug, status, wait_for, wheels_metadata)
-from cxr_llava.stages import CXRError
+from cxr_llava.core.push import (
+    build, build_wheels, CHAIN, check_folder, chosen, kaggle, KaggleConfig, main, metadata, NEED, owner,
+    push_folder, push_wheels, redact, slug, status, wait_for, wheels_metadata)
+from cxr_llava.core.files import CXRError
 
 ROOT = Path(__file__).resolve().parents[1]
 INI = configparser.ConfigParser(delimiters=['='])
@@ -194,12 +195,12 @@ def test_wheels_folder_is_flat_and_said_so(tmp_path, monkeypatch):
     def pip(*args):
         to = Path(args[args.index('-d' if '-d' in args else '-w') + 1])
         for o in ([f'cxr_llava=={VERSION}'] if args[0] == 'wheel' else NEED): wheel(to, *o.split('=='))
-    monkeypatch.setattr('cxr_llava.push._pip', pip)
+    monkeypatch.setattr('cxr_llava.core.push._pip', pip)
     d = build_wheels(KaggleConfig(owner='me', notebooks=str(ROOT/'nbs'), folder=str(tmp_path)))
     assert not [o for o in d.iterdir() if o.is_dir()] and len(list(d.glob('*.whl'))) == 1 + len(NEED)
     m = json.loads((d/'dataset-metadata.json').read_text())
     assert 6 <= len(m['title']) <= 50 and 20 <= len(m['subtitle']) <= 80 and len(m['licenses']) == 1 and m['id'] == 'me/cxr-llava-wheels'
-    monkeypatch.setattr('cxr_llava.push._pip', lambda *a: None)
+    monkeypatch.setattr('cxr_llava.core.push._pip', lambda *a: None)
     with pytest.raises(CXRError, match='holds wheels of'): build_wheels(KaggleConfig(owner='me', notebooks=str(ROOT/'nbs'), folder=str(tmp_path)))
 
 def test_owner(tmp_path, monkeypatch):
@@ -336,14 +337,14 @@ def test_unknown_notebook():
 
 def test_kaggle_package_is_never_imported():
     "Its import logs in"
-    r = subprocess.run([sys.executable, '-c', 'import sys, cxr_llava.push, cxr_llava.kaggle; assert "kaggle" not in sys.modules and "torch" not in sys.modules'], capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-c', 'import sys, cxr_llava.core.push, cxr_llava.core.kaggle; assert "kaggle" not in sys.modules and "torch" not in sys.modules'], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
 
 # ---- what is attached
 
 @pytest.mark.parametrize('at', ['models/owner/llava-1.5/transformers/7b-hf/1', 'llava-1.5/transformers/7b-hf/1', 'datasets/owner/llava-7b', 'llava-7b', 'notebooks/owner/my-base/model'])
 def test_attached_base_model(tmp_path, monkeypatch, at):
-    from cxr_llava.bases import attached_base
+    from cxr_llava.vlm.family import attached_base
     monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
     d = tmp_path/'input'/at
     d.mkdir(parents=True)
@@ -352,18 +353,18 @@ def test_attached_base_model(tmp_path, monkeypatch, at):
 
 @pytest.mark.parametrize('names,cap,word', [([], (0, 0), 'switch'), (['Tesla P100-PCIE-16GB'], (6, 0), 'too old'), (['Tesla T4']*2, (7, 5), 'one process on each'), (['NVIDIA L4']*4, (8, 9), 'bfloat16')])
 def test_gpus_in_words(names, cap, word):
-    from cxr_llava.kaggle import gpu_plan
+    from cxr_llava.core.kaggle import gpu_plan
     assert word in gpu_plan(names, cap)['note']
 
 def test_session_stops_on_a_card_that_is_too_old(monkeypatch):
-    from cxr_llava import kaggle as k
+    from cxr_llava.core import kaggle as k
     monkeypatch.setattr(k, 'gpus', lambda: k.gpu_plan(['Tesla P100-PCIE-16GB'], (6, 0)))
     with pytest.raises(CXRError, match='T4 x2') as e: k.session()
     assert '\n' not in str(e.value)
 
 def test_session_counts_from_its_container(tmp_path, monkeypatch):
     "Training starts an hour into the session: ten are left of eleven"
-    from cxr_llava.kaggle import session_start
+    from cxr_llava.core.kaggle import session_start
     monkeypatch.setenv('KAGGLE_KERNEL_RUN_TYPE', 'Interactive')
     monkeypatch.delenv('CXR_SESSION_START', raising=False)
     monkeypatch.setenv('CXR_KAGGLE_ROOT', '/kaggle')
@@ -376,7 +377,7 @@ def test_session_counts_from_its_container(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('text', ['abc', 'nan', 'inf'])
 def test_a_session_start_that_is_no_time(monkeypatch, text):
-    from cxr_llava.kaggle import session_start
+    from cxr_llava.core.kaggle import session_start
     monkeypatch.setenv('CXR_SESSION_START', text)
     with pytest.raises(CXRError, match=f'CXR_SESSION_START must be a time in seconds.*`{text}`'): session_start()
 
@@ -384,7 +385,7 @@ def test_a_session_start_that_is_no_time(monkeypatch, text):
     ('models/o/llava/transformers/7b/1', ['config.json', 'model.safetensors'], False), ('notebooks/o/other', ['x.txt'], False)])
 def test_unknown_data_set_is_named(tmp_path, monkeypatch, capsys, at, files, told):
     "Phantoms are never drawn in silence over data somebody attached"
-    from cxr_llava.sources import find_source
+    from cxr_llava.sources.collections import find_source
     monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
     for o in files:
         (tmp_path/'input'/at).mkdir(parents=True, exist_ok=True)

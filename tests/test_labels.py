@@ -2,9 +2,9 @@
 import gzip, itertools, random, subprocess, sys
 from pathlib import Path
 import pytest
-from cxr_llava.label_files import main
-from cxr_llava.labels import OBSERVATIONS, explain_report, label_report
-from cxr_llava.phrases import _VOCABULARY
+from cxr_llava.score.label_files import main
+from cxr_llava.report.labels import explain_report, label_report, OBSERVATIONS
+from cxr_llava.report.phrases import _VOCABULARY
 
 CODES = dict(zip('NMCLOEKPAXFTRD', OBSERVATIONS))
 LINES = [o for o in (Path(__file__).parent/'label_sentences.txt').read_text('utf-8').splitlines() if o and o[0] != '#']

@@ -2,8 +2,8 @@
 import json, os, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
-from cxr_llava import text_metrics as tm
-from cxr_llava.stages import CXRError
+from cxr_llava.report import text_metrics as tm
+from cxr_llava.core.files import CXRError
 
 REF = json.loads((Path(__file__).parent/'metric_references.json').read_text('utf-8'))   # made by tools/make_metric_references.py
 PREDS, REFS = map(list, zip(*REF['pairs']))

@@ -3,13 +3,16 @@ import io, json, os, random, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
-from cxr_llava.stages import CXRError, read_jsonl
-from cxr_llava.images import ImageError
-from cxr_llava.passes import quick_pass
-from cxr_llava.prompts import make_prompt
-from cxr_llava.model import Report, load_model, main, tiny_adapter
-from cxr_llava.overnight import find_xrays, part_of, rejects_of, report_folder
-from cxr_llava.phantom import draw_xray, phantom_xray, sample_studies
+from cxr_llava.core.files import CXRError, read_jsonl
+from cxr_llava.xray.pixels import ImageError
+from cxr_llava.vlm.passes import quick_pass
+from cxr_llava.vlm.chat_format import make_prompt
+from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.generate import Report
+from cxr_llava.vlm.load import load_model, main
+from cxr_llava.vlm.folder import find_xrays, part_of, rejects_of, report_folder
+from cxr_llava.xray.drawing import draw_xray, phantom_xray
+from cxr_llava.xray.phantom import sample_studies
 
 XRAYS = [phantom_xray(1), phantom_xray(2, effusion='left'), phantom_xray(3, cardiomegaly='severe'), phantom_xray(4, edema='severe')]
 
@@ -136,7 +139,7 @@ def test_guesses_save_passes_and_change_no_text(m, passes, monkeypatch):
         return res
     want = texts()
     for guess in (lambda ids: [], lambda ids: ids[-1:]*8, lambda ids: [m.processor.image_token_id]*8):
-        monkeypatch.setattr('cxr_llava.generate._guess', guess)
+        monkeypatch.setattr('cxr_llava.vlm.generate._guess', guess)
         assert texts() == want
     assert counts[0] < .95*counts[1] and counts[1] == counts[3]
 
@@ -186,7 +189,7 @@ def structure(m, src, history, q):
 
 @pytest.mark.parametrize('bad', HOSTILE)
 def test_no_text_changes_the_prompt(m, bad):
-    from cxr_llava.prompts import neutralise
+    from cxr_llava.vlm.chat_format import neutralise
     x = XRAYS[0]
     plain = structure(m, x, [('One?', 'Two.')], 'Three?')
     assert structure(m, x, [(bad[:300] + '?', bad[:300] + '.')], neutralise(bad + '?')) == plain
@@ -240,7 +243,7 @@ def test_command_lists_bad_files_and_goes_on(folder, tmp_path, capsys):
     assert e.value.code == 2 and 'no X-ray in' in capsys.readouterr().err
 
 def child(folder, out, *more):
-    return subprocess.Popen([sys.executable, '-c', 'from cxr_llava.model import main; main()', str(folder), '--lora_repo', str(tiny_adapter()), '--max_new_tokens', '24',
+    return subprocess.Popen([sys.executable, '-c', 'from cxr_llava.vlm.load import main; main()', str(folder), '--lora_repo', str(tiny_adapter()), '--max_new_tokens', '24',
         '--batch_size', '1', '--out', str(out), *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def lines(*files): return sum(f.read_bytes().count(b'\n') for f in files if f.exists())

@@ -1,8 +1,8 @@
 "Model metrics against stand-ins with the interfaces of their packages (f1chexbert, radgraph 0.1.18, bert-score 0.3.13, RaTEScore 0.6, green_score)"
 import math, sys, types
 import numpy as np, pytest
-from cxr_llava import model_metrics as mm
-from cxr_llava.stages import CXRError
+from cxr_llava.score import model_metrics as mm
+from cxr_llava.core.files import CXRError
 
 P, R = ['Small effusion.', 'No effusion.', '', 'Edema.'], ['Effusion.', 'Small effusion.', 'Clear.', 'Edema.']
 
@@ -89,5 +89,5 @@ def test_all_pairs_empty_and_unreadable(stubs):
 
 def test_nothing_heavy_is_imported_with_the_module():
     import subprocess
-    code = "import sys, cxr_llava.model_metrics; print([m for m in ('torch', 'transformers', 'f1chexbert', 'radgraph', 'bert_score') if m in sys.modules])"
+    code = "import sys, cxr_llava.score.model_metrics; print([m for m in ('torch', 'transformers', 'f1chexbert', 'radgraph', 'bert_score') if m in sys.modules])"
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'

@@ -3,12 +3,12 @@ import contextlib, json, os, random, signal, socket, struct, subprocess, sys, th
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
-from cxr_llava import outside
+from cxr_llava.score import external as outside
 from cxr_llava.eval import EvalConfig, other_systems
-from cxr_llava.outside import Busy, OutsideConfig, run_outside
-from cxr_llava.prompts import make_prompt
-from cxr_llava.stages import CXRError, read_jsonl, write_json
-from cxr_llava.systems import read_items
+from cxr_llava.score.external import Busy, OutsideConfig, run_outside
+from cxr_llava.vlm.chat_format import make_prompt
+from cxr_llava.core.files import CXRError, read_jsonl, write_json
+from cxr_llava.score.systems import read_items
 
 KEY = 'kx-' + 'Zq7'*9 # looks like a key, is none
 REPORT = 'FINDINGS:\nThe lungs are clear.\n\nIMPRESSION:\nNormal.'
@@ -254,7 +254,7 @@ def test_killed_in_the_middle_goes_on(job):
         h.reply(200, good('openai'))
     with server(mood) as s:
         args = ['--run', d, '--data_path', d/'test.json', '--model', 'played', '--send', '--open_data', '--per_minute', '100000', '--base_url', f'http://127.0.0.1:{s.server_port}/v1', '--timeout', '60']
-        cmd = [sys.executable, '-m', 'cxr_llava.outside', *map(str, args)]
+        cmd = [sys.executable, '-m', 'cxr_llava.score.external', *map(str, args)]
         p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         t = time.time()
         while len(s.count) < 4 and p.poll() is None and time.time() - t < 60: time.sleep(.02)
@@ -271,5 +271,5 @@ def test_killed_in_the_middle_goes_on(job):
     no_key(d, said, r.stdout, r.stderr)
 
 def test_command_says_what_is_wrong(tmp_path):
-    r = subprocess.run([sys.executable, '-m', 'cxr_llava.outside', '--run', str(tmp_path)], capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-m', 'cxr_llava.score.external', '--run', str(tmp_path)], capture_output=True, text=True)
     assert r.returncode == 2 and r.stderr.startswith('error: `model` is missing') and r.stderr.count('\n') == 1

@@ -2,10 +2,11 @@
 import json, os, subprocess, sys, time
 from pathlib import Path
 import pytest
-from cxr_llava.stages import CXRError, read_jsonl
-from cxr_llava.model import load_model
-from cxr_llava.overnight import _alone, find_xrays, part_of, parts_of, rejects_of, report_folder, report_in_processes
-from cxr_llava.phantom import phantom_xray
+from cxr_llava.core.files import CXRError, read_jsonl
+from cxr_llava.vlm.load import load_model
+from cxr_llava.vlm.folder import (
+    _alone, find_xrays, part_of, parts_of, rejects_of, report_folder, report_in_processes)
+from cxr_llava.xray.drawing import phantom_xray
 
 @pytest.fixture(scope='module')
 def m(): return load_model()
@@ -79,7 +80,7 @@ def test_one_path_is_one_path(m, d, tmp_path):
 
 def test_one_run_at_a_time(m, d, tmp_path):
     o = tmp_path/'o.jsonl'
-    code = f'from pathlib import Path; from cxr_llava.overnight import _alone\nwith _alone(Path({str(o)!r})): print("held", flush=True); input()'
+    code = f'from pathlib import Path; from cxr_llava.vlm.folder import _alone\nwith _alone(Path({str(o)!r})): print("held", flush=True); input()'
     other = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == 'held\n'
     for run in (lambda: report(m, d, o), lambda: report_in_processes([str(d), '--out', str(o)], o, find_xrays([d]), 2)):
@@ -94,7 +95,7 @@ def test_processes_hold_the_file_when_their_parent_is_killed(tmp_path):
     o = tmp_path/'o.jsonl'
     code = f"""import os, subprocess
 from pathlib import Path
-from cxr_llava.overnight import _alone
+from cxr_llava.vlm.folder import _alone
 with _alone(Path({str(o)!r})) as held:
     print(subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=held).pid, flush=True)
     os.kill(os.getpid(), 9)"""

@@ -2,9 +2,9 @@
 import copy
 import pytest, torch
 from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration
-from cxr_llava.bases import load_base, tiny_adapter
-from cxr_llava.adapters import attach_adapter
-from cxr_llava.passes import quick_pass
+from cxr_llava.vlm.family import load_base, tiny_adapter
+from cxr_llava.vlm.adapters import attach_adapter
+from cxr_llava.vlm.passes import quick_pass
 
 def llava(**text):
     torch.manual_seed(0)
@@ -137,21 +137,21 @@ def test_hooks_inside_are_called(where):
     assert len(called) == 3
 
 def test_a_model_without_a_quick_pass_writes_the_same(monkeypatch):
-    from cxr_llava.model import load_model
-    from cxr_llava.phantom import phantom_xray
+    from cxr_llava.vlm.load import load_model
+    from cxr_llava.xray.drawing import phantom_xray
     x, why = phantom_xray(2, effusion='left'), [None, 'Cough.']
     def texts():
         m = load_model()
         rep = m.generate_report(x)
         return rep.text, m.ask(x, 'Is there an effusion?', [rep], 24), [r.text for r in m.generate_reports([x, x], 2, why)]
     want = texts()
-    monkeypatch.setattr('cxr_llava.generate.quick_pass', lambda llava: None)
+    monkeypatch.setattr('cxr_llava.vlm.passes.quick_pass', lambda llava: None)
     assert texts() == want
 
 def test_only_xrays_go_through_the_whole_model(monkeypatch):
     "Every pass after the first is a quick one, for one text and for a batch"
-    from cxr_llava.model import load_model
-    from cxr_llava.phantom import phantom_xray
+    from cxr_llava.vlm.load import load_model
+    from cxr_llava.xray.drawing import phantom_xray
     m, x, calls = load_model(), phantom_xray(2, effusion='left'), []
     forward = m._llava.forward
     monkeypatch.setattr(m._llava, 'forward', lambda *a, **kw: calls.append(a[1] is not None) or forward(*a, **kw))

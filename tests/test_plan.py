@@ -1,10 +1,12 @@
 "The plan: numbers counted on the real modules, traps of each GPU, data that do not fit"
 import json, subprocess, sys
 import pytest
-from cxr_llava.plan import (GPUS, Load, activation_bytes, base_shape, cache_bytes, guessed_load, logit_bytes, lora_weights, make_plan, memory, model_shape,
-    parse_gpu, plan_lines, sizing, step_flops, study_seconds, weight_bytes, weight_counts)
-from cxr_llava.settings import FinetuneConfig, recomputed, run_plan, settled, show_plan
-from cxr_llava.stages import CXRError
+from cxr_llava.train.plan import (
+    activation_bytes, base_shape, cache_bytes, GPUS, guessed_load, Load, logit_bytes, lora_weights,
+    make_plan, memory, model_shape, parse_gpu, plan_lines, sizing, step_flops, study_seconds,
+    weight_bytes, weight_counts)
+from cxr_llava.train.plan import FinetuneConfig, recomputed, run_plan, settled, show_plan
+from cxr_llava.core.files import CXRError
 
 GIB = 2**30
 S7, S13, TINY = base_shape('llava-1.5-7b'), base_shape('llava-1.5-13b'), base_shape('tiny')
@@ -26,7 +28,7 @@ def test_the_count_is_that_of_the_model_built(base, config):
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.model import LORA_TARGETS
+    from cxr_llava.vlm.family import LORA_TARGETS
     c = LlavaConfig(text_config=dict(model_type='llama', **config))
     s = model_shape(c.to_dict())
     if base != 'grouped': assert s == base_shape(base)
@@ -117,9 +119,9 @@ def test_length_guessed_from_text():
     with pytest.raises(CXRError, match='max_len'): guessed_load([one], S7, max_len=500)
 
 def test_the_guess_is_near_the_tokenizer():
-    from cxr_llava.collate import encode_records
-    from cxr_llava.model import load_processor, tiny_dir
-    from cxr_llava.plan import encoded_load
+    from cxr_llava.train.batch import encode_records
+    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.train.plan import encoded_load
     recs = [dict(id='1', image='a.png', conversations=[{'from': 'human', 'value': '<image>\nGenerate a chest X-ray report.'},
         {'from': 'gpt', 'value': 'FINDINGS:\nThere is a left pleural effusion. The heart is normal.\n\nIMPRESSION:\nLeft pleural effusion.'}])]
     exact, guess = encoded_load(encode_records(recs, load_processor(tiny_dir()))), guessed_load(recs, TINY)
@@ -144,7 +146,7 @@ def test_table_for_large_data():
     assert 100 < t.best['T4 x2'] < 115 and t.hours['A100-80GB x8'] < 8 and (t.GiB > 5).all()
 
 def test_command_without_gpu_or_data(tmp_path):
-    r = subprocess.run([sys.executable, '-c', 'from cxr_llava.settings import main; main()', '--gpu', 'T4 x2', '--rows', '20000'], cwd=tmp_path, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-c', 'from cxr_llava.train.plan import main; main()', '--gpu', 'T4 x2', '--rows', '20000'], cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     assert '2 x T4' in r.stdout and 'NF4' in r.stdout and 'GiB' in r.stdout and 'h' in r.stdout and not list(tmp_path.iterdir())
 

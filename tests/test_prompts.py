@@ -3,10 +3,13 @@ import json, random
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from cxr_llava.labels import TARGETS, label_report
-from cxr_llava.prompts import (_RUNAWAY, EOS, IMAGE, TASKS, CXRError, PromptConfig, followup_turns, format_answer, make_prompt, neutralise, parse_answer,
-    read_conversations, render_chat, report_questions, study_conversation, study_images)
-from cxr_llava.stages import Rejects
+from cxr_llava.report.labels import label_report, TARGETS
+from cxr_llava.core.files import CXRError
+from cxr_llava.sources.conversations import (
+    followup_turns, PromptConfig, read_conversations, report_questions, study_conversation, study_images)
+from cxr_llava.vlm.chat_format import (
+    _RUNAWAY, EOS, format_answer, IMAGE, make_prompt, neutralise, parse_answer, render_chat, TASKS)
+from cxr_llava.core.files import Rejects
 
 line = st.text(st.characters(codec='utf-8', exclude_categories=('Cs',)), max_size=50) | st.sampled_from(['FINDINGS:', 'IMPRESSION:', ' IMPRESSION:', 'Impression: x', '**Findings**', '', '1. Edema.'])
 section = st.lists(line, max_size=8).map('\n'.join)
@@ -123,7 +126,7 @@ def test_images_of_a_study():
 
 def test_sections_and_views_of_the_data_stage_hold(tmp_path, capsys):
     "A table of findings with a lateral alone: what the data stage let in is not dropped later, unless asked for"
-    from cxr_llava.data import DataConfig, build_dataset
+    from cxr_llava.data import build_dataset, DataConfig
     from cxr_llava.prompts import make_conversations
     for i in range(6): Image.effect_noise((64, 64), 90).save(tmp_path/f'{i}.png')
     (tmp_path/'t.csv').write_text('image,findings,view,patient_id\n' + ''.join(f'{i}.png,Lungs are clear {i}.,{"lateral" if i == 5 else "PA"},{i}\n' for i in range(6)))
@@ -147,5 +150,5 @@ def test_conversations_with_odd_names_and_texts(tmp_path):
     with pytest.raises(CXRError, match='not valid JSON'): read_conversations(tmp_path/'deep.json')
 
 def test_folder_of_xrays_with_a_name_nobody_can_have():
-    from cxr_llava.overnight import find_xrays
+    from cxr_llava.vlm.folder import find_xrays
     assert find_xrays(['a'*5000]) == ['a'*5000] # named, so handed on: the reader has the sentence

@@ -3,12 +3,15 @@ import json, shutil
 from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file, save_file
-import cxr_llava.publish as pub
-from cxr_llava.model import attach_adapter, load_base, load_model, random_adapter
-from cxr_llava.phantom import phantom_xray
-from cxr_llava.publish import PublishConfig, check_publishable, data_sources, export_nf4, main, merge, model_card, publish, upload
-from cxr_llava.settings import FinetuneConfig
-from cxr_llava.stages import CXRError, read_json, write_json
+import cxr_llava.train.publish as pub
+from cxr_llava.vlm.adapters import attach_adapter, random_adapter
+from cxr_llava.vlm.family import load_base
+from cxr_llava.vlm.load import load_model
+from cxr_llava.xray.drawing import phantom_xray
+from cxr_llava.train.publish import (
+    check_publishable, data_sources, export_nf4, main, merge, model_card, publish, PublishConfig, upload)
+from cxr_llava.train.plan import FinetuneConfig
+from cxr_llava.core.files import CXRError, read_json, write_json
 
 @pytest.fixture(scope='module')
 def adapter(tmp_path_factory): return random_adapter(tmp_path_factory.mktemp('a')/'adapter')

@@ -5,13 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cxr_llava.reports import CXRError, Sections, clean_text, deid_count, drop_priors, join_sections, parse_sections, prior_references, sentences
+from cxr_llava.core.files import CXRError
+from cxr_llava.report.sections import (
+    clean_text, deid_count, drop_priors, join_sections, parse_sections, prior_references, Sections,
+    sentences)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'tools'))
 import score_sections as score
 
 def phantom_reports(n):
-    from cxr_llava.phantom import sample_truth, write_report
+    from cxr_llava.xray.phantom import sample_truth, write_report
     rng = np.random.default_rng(0)
     for _ in range(n):
         r = write_report(sample_truth(rng), rng)

@@ -43,4 +43,4 @@ def test_notebook_table_names_every_stage():
 
 def test_notebooks_are_valid():
     nbformat = pytest.importorskip('nbformat')
-    for p in (ROOT/'nbs').glob('*.ipynb'): nbformat.validate(nbformat.read(p, 4))
+    for p in (ROOT/'nbs').rglob('*.ipynb'): nbformat.validate(nbformat.read(p, 4))

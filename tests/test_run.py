@@ -1,9 +1,10 @@
 "The whole job as one call: what it refuses before it works, and what its summary says"
 import os, time
 import pytest
-from cxr_llava import run, stages
-from cxr_llava.run import RunConfig
-from cxr_llava.stages import CXRError, write_json, write_jsonl
+from cxr_llava import run
+from cxr_llava.core import config as stages
+from cxr_llava.score.job import RunConfig
+from cxr_llava.core.files import CXRError, write_json, write_jsonl
 
 def test_sources_are_parsed_once(monkeypatch):
     "Help for 80 settings once cost 800 parses, some 10 s before the first word"
@@ -64,8 +65,8 @@ def summary(d, stages, since=0, **kw):
 def trained(d, n):
     "The tiny adapter as if `n` conversations had been learned from"
     import shutil
-    from cxr_llava.adapters import read_adapter
-    from cxr_llava.bases import tiny_adapter
+    from cxr_llava.vlm.adapters import read_adapter
+    from cxr_llava.vlm.family import tiny_adapter
     shutil.copytree(tiny_adapter(), d/'adapter', dirs_exist_ok=True, copy_function=shutil.copyfile)
     write_json(d/'finetune.json', dict(conversations=n, base='tiny', adapter_hash=read_adapter(d/'adapter')['hash']))
 

@@ -1,10 +1,10 @@
 "Label scores against scikit-learn, intervals against simulated truth, paired tests against what they promise"
 import numpy as np, pandas as pd, pytest
 from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
-from cxr_llava import paired, scores
-from cxr_llava.labels import OBSERVATIONS
-from cxr_llava.stages import CXRError
-from cxr_llava.text_metrics import pair_stats
+from cxr_llava.score import clinical as paired, clinical as scores
+from cxr_llava.report.labels import OBSERVATIONS
+from cxr_llava.core.files import CXRError
+from cxr_llava.report.text_metrics import pair_stats
 
 def frame(x): return pd.DataFrame(x, columns=OBSERVATIONS)
 def labels(n, rng, p=(.2, .3, .1, .4)): return rng.choice([1, 0, -1, np.nan], (n, 14), p=p)

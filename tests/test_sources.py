@@ -5,13 +5,17 @@ import pytest
 from hypothesis import given, settings, strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'tools'))
 import mimic_like
-from cxr_llava.fetch import download, fetch_source, unpack
-from cxr_llava.images import save_jpeg
-from cxr_llava.mimic import iter_mimic, iter_mimic_csv
-from cxr_llava.phantom import make_phantom, phantom_xray
-from cxr_llava.records import Files, decoded, read_rows
-from cxr_llava.sources import KINDS, attached_sources, compare_counts, find_source, iter_course, iter_openi_xml, iter_table, open_source
-from cxr_llava.stages import CXRError, Rejects, map_jobs, sha256
+from cxr_llava.sources.fetch import download, fetch_source, unpack
+from cxr_llava.xray.read import save_jpeg
+from cxr_llava.sources.mimic import iter_mimic, iter_mimic_csv
+from cxr_llava.xray.drawing import phantom_xray
+from cxr_llava.xray.phantom import make_phantom
+from cxr_llava.sources.study import decoded, Files, read_rows
+from cxr_llava.sources.collections import (
+    attached_sources, compare_counts, find_source, iter_course, iter_openi_xml, iter_table, KINDS,
+    open_source)
+from cxr_llava.core.files import CXRError, Rejects, sha256
+from cxr_llava.core.processes import map_jobs
 
 XRAY = phantom_xray(1, size=64)
 
@@ -317,7 +321,7 @@ def test_openi_is_fetched_and_read(server, tmp_path):
     assert len(good) == 3 and not bad
 
 def test_fetched_and_built_by_one_command(server, tmp_path, monkeypatch):
-    import cxr_llava.fetch as fetch
+    import cxr_llava.sources.fetch as fetch
     from cxr_llava.data import main
     openi_tgz(tmp_path/'remote')
     server.RequestHandlerClass.files = {p.name: p.read_bytes() for p in (tmp_path/'remote').iterdir()}
@@ -398,8 +402,8 @@ def test_jobs_come_back_in_order(n, workers, batch): assert list(map_jobs(abs, r
 
 def test_half_a_character_stops_nothing(tmp_path):
     "JSON can hold half of a surrogate pair, in a text and in a file name"
-    from cxr_llava.data import DataConfig, build_dataset
-    from cxr_llava.stages import read_jsonl
+    from cxr_llava.data import build_dataset, DataConfig
+    from cxr_llava.core.files import read_jsonl
     course(tmp_path/'c', with_json=False)
     for i in range(1, 4): save_jpeg(phantom_xray(i, size=64), tmp_path/f'c/Main{"2" if i > 2 else ""}/p{i}/i{i}.jpg')
     (tmp_path/'c/train.json').write_text(json.dumps([dict(image=f'Main/p{i}/i{i}.jpg', conversations=talk(f'FINDINGS: Clear \ud83d {i}. IMPRESSION: Normal.')) for i in (1, 2)] +
@@ -408,7 +412,7 @@ def test_half_a_character_stops_nothing(tmp_path):
     assert len(df) == 2 and '\udce9' in read_jsonl(tmp_path/'r/rejects.jsonl')[0][0]['reason']
 
 def test_folder_whose_name_is_not_utf8(tmp_path):
-    from cxr_llava.data import DataConfig, build_dataset
+    from cxr_llava.data import build_dataset, DataConfig
     d = Path(os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9'))
     try: table(d)
     except OSError: pytest.skip('this file system takes UTF-8 names only')
@@ -446,8 +450,8 @@ def test_infinite_label_is_counted(mimic):
     assert any('not a number' in o['reason'] for o in read('mimic', mimic)[1])
 
 def test_lost_xrays_of_a_kept_study_are_named(tmp_path):
-    from cxr_llava.data import DataConfig, build_dataset
-    from cxr_llava.stages import read_json, read_jsonl
+    from cxr_llava.data import build_dataset, DataConfig
+    from cxr_llava.core.files import read_json, read_jsonl
     for n in 'abcd': save_jpeg(phantom_xray(ord(n), size=64), tmp_path/f'{n}.jpg')
     (tmp_path/'b.jpg').write_bytes(b'\xff\xd8\xff')
     rows = [dict(study_id='1', image=['a.jpg', 'gone.jpg'], view=['PA', 'LATERAL']), dict(study_id='2', image=['b.jpg', 'c.jpg'], view=['PA', 'PA']), dict(study_id='3', image=['gone.jpg', 'd.jpg'], view=['PA', 'LATERAL'])]

@@ -1,16 +1,18 @@
 "The web pages' functions, without a browser"
 import json, os, threading, time
 import pytest
-from cxr_llava.stages import CXRError
-from cxr_llava.phantom import phantom_xray
-from cxr_llava.web import (DemoConfig, check_share, demo_notebook, launch_options, looks_credentialed, main, sweep, voila_command, voila_env, web_ask, web_choose, web_edit,
-    web_generate, web_look, web_panel, web_rate, web_read, while_shown, writing)
+from cxr_llava.core.files import CXRError
+from cxr_llava.xray.drawing import phantom_xray
+from cxr_llava.panel.gradio import (
+    check_share, demo_notebook, DemoConfig, launch_options, looks_credentialed, main, sweep,
+    voila_command, voila_env, web_ask, web_choose, web_edit, web_generate, web_look, web_panel,
+    web_rate, web_read, while_shown, writing)
 from standin import BASE, TEXT, Standin
 
 def test_command(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e: main(['--folders', 'x'])
     assert e.value.code == 2
-    monkeypatch.setattr('cxr_llava.web.find_spec', lambda name, *a: None)
+    monkeypatch.setattr('cxr_llava.panel.gradio.find_spec', lambda name, *a: None)
     for argv in ([], ['--share'], ['--app', 'gradio']):
         with pytest.raises(SystemExit) as e: main(argv)
         assert e.value.code == 2 and 'pip install "cxr_llava[web]"' in capsys.readouterr().err
@@ -101,7 +103,7 @@ def test_stop_and_visitors_who_leave():
 
 def test_gradio_page_is_built():
     gr = pytest.importorskip('gradio')
-    from cxr_llava.web import gradio_app
+    from cxr_llava.panel.gradio import gradio_app
     app, look = gradio_app(Standin())
     text = json.dumps(app.get_config_file(), default=str)
     assert 'Generate report' in text and 'fonts.googleapis' not in text and app.analytics_enabled is False and app.delete_cache == (600, 3600)

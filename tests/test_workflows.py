@@ -34,7 +34,7 @@ def test_command_exists(where, line):
     for extra in re.findall(r"'?\.\[([\w,]+)\]'?", line):
         for o in extra.split(','): assert f'{o}_requirements' in INI, line
     if exe.startswith('cxr_'):
-        from cxr_llava.push import KaggleConfig
+        from cxr_llava.core.push import KaggleConfig
         for o in re.findall(r'--(?:no-)?([a-z]+)', line): assert o in KaggleConfig.known(), line
 
 @pytest.mark.parametrize('tool', sorted({w for _,line in RUNS for w in shlex.split(line) if re.fullmatch(r'tools/\w+\.py', w)}))

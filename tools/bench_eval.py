@@ -9,9 +9,9 @@ def write_studies(n, run):
     "A test split of `n` phantom reports, two studies per patient; the pictures are grey, since nobody looks at them"
     import numpy as np, pandas as pd
     from PIL import Image
-    from cxr_llava.phantom import sample_truth, write_report
-    from cxr_llava.prompts import format_answer, make_prompt
-    from cxr_llava.stages import write_json
+    from cxr_llava.xray.phantom import sample_truth, write_report
+    from cxr_llava.vlm.chat_format import format_answer, make_prompt
+    from cxr_llava.core.files import write_json
     (run/'images').mkdir(parents=True)
     rng, recs = np.random.default_rng(0), []
     for i in range(n):
@@ -27,7 +27,7 @@ class Writer:
     "A model that needs no weights: three of four sentences of a report that belongs to the X-ray"
     info, max_new_tokens = dict(base='none', adapter='none', adapter_hash='none'), 256
     def __init__(self, run):
-        from cxr_llava.systems import read_items
+        from cxr_llava.score.systems import read_items
         self.texts = {str(o['images']): o['reference'] for o in read_items(run/'test.json')}
         self.any = list(self.texts.values())
     def generate_reports(self, srcs, batch_size=8, prompts=None, max_new_tokens=None):

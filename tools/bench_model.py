@@ -10,7 +10,7 @@ Results are written to bench/results/.
 """
 import argparse, json, os, shutil, statistics, sys, tempfile, time, warnings
 from pathlib import Path
-from cxr_llava.bases import BASES
+from cxr_llava.vlm.family import BASES
 from results import store
 
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
@@ -33,8 +33,9 @@ def timed(fn):
 
 def phantoms(folder, n, size=0):
     "Phantom X-rays as files: in the size and form in which the data stage keeps them, or `size` pixels wide, as from a scanner"
-    from cxr_llava.images import save_jpeg
-    from cxr_llava.phantom import draw_xray, sample_studies
+    from cxr_llava.xray.read import save_jpeg
+    from cxr_llava.xray.drawing import draw_xray
+    from cxr_llava.xray.phantom import sample_studies
     paths = []
     for o in sample_studies(n, 4242):
         paths.append(str(Path(folder)/f'{o["uid"]}{size or ""}.jpg'))
@@ -45,8 +46,8 @@ def phantoms(folder, n, size=0):
 def make_pipe(m):
     "The pipeline that users would write, on the same model: one X-ray in, text out"
     from transformers import GenerationConfig, pipeline
-    from cxr_llava.images import prepare_xray, read_xray
-    from cxr_llava.prompts import render_chat
+    from cxr_llava.xray.read import prepare_xray, read_xray
+    from cxr_llava.vlm.chat_format import render_chat
     pipe, tok = pipeline('image-text-to-text', model=m._llava, processor=m.processor), m.processor.tokenizer
     def one(path, turns, limit):
         im = prepare_xray(read_xray(path).image, max(336, m.processor.image_processor.crop_size['height'])).convert('RGB')
@@ -59,7 +60,7 @@ def first(q): return [{'from': 'human', 'value': f'<image>\n{q}'}]
 
 def bench_reports(m, paths, batches, limit, repeats):
     "Reports per second, one row per way; the median of the repeats"
-    from cxr_llava.prompts import make_prompt
+    from cxr_llava.vlm.chat_format import make_prompt
     pipe, rows = make_pipe(m), []
     ways = {'pipeline': lambda: [pipe(p, first(make_prompt()), limit) for p in paths]}
     ways |= {b: lambda b=b: [r.text for r in m.generate_reports(paths, batch_size=b, max_new_tokens=limit)] for b in batches}
@@ -82,7 +83,7 @@ def tell(row, first):
 
 def bench_followup(m, paths, limit, repeats=1):
     "A question after the report: with X-ray and report kept, by the same model anew, and by the pipeline anew"
-    from cxr_llava.generate import _history
+    from cxr_llava.vlm.generate import _history
     pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
     for p in paths:
         rep = m.generate_report(p)
@@ -120,7 +121,7 @@ def random_llava(folder, size):
     "A LLaVA with random weights on disk, of one of SIZES; an X-ray is 576 tokens and the words are the tiny model's"
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.bases import tiny_dir
+    from cxr_llava.vlm.family import tiny_dir
     text, vision = SIZES[size]
     tiny = json.loads((tiny_dir()/'config.json').read_text())
     ids = {k: tiny['text_config'][k] for k in ('bos_token_id', 'eos_token_id', 'pad_token_id')}
@@ -152,7 +153,7 @@ def bandwidth():
 def bench_steps(m, path, batches, limit, speed):
     "Seconds per token of a batch against the time to read weights and cache once"
     import torch
-    from cxr_llava.prompts import make_prompt
+    from cxr_llava.vlm.chat_format import make_prompt
     params = sum(p.numel()*p.element_size() for n,p in m._llava.named_parameters() if 'language_model' in n and 'embed_tokens' not in n or 'lm_head' in n)
     c, rows = m._llava.config.text_config, []
     width = torch.finfo(m._dtype()).bits//8
@@ -168,9 +169,10 @@ def bench_steps(m, path, batches, limit, speed):
     return rows
 
 def run_cpu(a):
-    from cxr_llava.bases import load_base
-    from cxr_llava.chat import CXRModel
-    from cxr_llava.model import load_model, tiny_adapter
+    from cxr_llava.vlm.family import load_base
+    from cxr_llava.vlm.generate import CXRModel
+    from cxr_llava.vlm.family import tiny_adapter
+    from cxr_llava.vlm.load import load_model
     one_core()
     m = load_model(tiny_adapter())
     with tempfile.TemporaryDirectory() as d:
@@ -184,8 +186,8 @@ def run_cpu(a):
 
 def run_gpu(a):
     import torch
-    from cxr_llava.bases import load_base
-    from cxr_llava.chat import CXRModel
+    from cxr_llava.vlm.family import load_base
+    from cxr_llava.vlm.generate import CXRModel
     res, precisions = dict(size=a.size, bandwidth_bytes_per_s=round(bandwidth())), ('nf4', 'fp16') if torch.cuda.is_available() else ('fp32',)
     with tempfile.TemporaryDirectory() as d:
         paths = phantoms(d, a.n)

@@ -6,12 +6,12 @@ import argparse, os, re, time
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 import numpy as np, pandas as pd
-from cxr_llava import labels, phrases
-from cxr_llava.labels import OBSERVATIONS, label_reports
-from cxr_llava.paired import compare_systems
-from cxr_llava.phantom import sample_studies, write_report
-from cxr_llava.scores import clinical_scores, interval, resample_weights
-from cxr_llava.text_metrics import combine_stats, pair_stats
+from cxr_llava.report import labels, phrases
+from cxr_llava.report.labels import label_reports, OBSERVATIONS
+from cxr_llava.score.clinical import compare_systems
+from cxr_llava.xray.phantom import sample_studies, write_report
+from cxr_llava.score.clinical import clinical_scores, interval, resample_weights
+from cxr_llava.report.text_metrics import combine_stats, pair_stats
 from results import store
 
 def phantom_pairs(n, seed=0):

@@ -30,7 +30,7 @@ def text(p):
 
 def source(c): return ''.join(c['source'])
 
-def notebooks(root): return {p: json.loads(p.read_text('utf-8')) for p in sorted((root/'nbs').glob('*.ipynb'))}
+def notebooks(root): return {p: json.loads(p.read_text('utf-8')) for p in sorted((root/'nbs').rglob('*.ipynb'))}
 
 def code_cells(root):
     for p,nb in notebooks(root).items():

@@ -96,9 +96,21 @@ def settings():
     c.read(ROOT/'settings.ini', encoding='utf-8')
     return c['DEFAULT']
 
-def page_name(stem): return re.sub(r'^\d+[a-z]?_', '', stem)
+WINGS = ['core', 'xray', 'report', 'vlm', 'sources', 'train', 'score', 'panel'] # in the order of imports
 
-def notebooks(): return sorted(p for p in (ROOT/'nbs').glob('*.ipynb'))
+def page_name(stem):
+    "Page of a notebook below nbs/: `core/02_config` -> `core.config`, which is also its module"
+    wing, _, name = stem.rpartition('/')
+    return f'{wing}.'*bool(wing) + re.sub(r'^\d+[a-z]?_', '', name)
+
+def stem_of(p):
+    "Path of a notebook below nbs/, without its ending"
+    return str(p.relative_to(ROOT/'nbs').with_suffix(''))
+
+def notebooks():
+    "The story first, then wing after wing"
+    wing = lambda p: WINGS.index(p.parent.name) if p.parent.name in WINGS else -1
+    return sorted((ROOT/'nbs').rglob('*.ipynb'), key=lambda p: (wing(p), p.stem))
 
 # ---- what a page may link to
 
@@ -118,13 +130,14 @@ def defined(tree):
 def symbols():
     "Every public name: bare and qualified name -> page#anchor; ambiguous bare names are left out"
     res, seen = {}, {}
-    for p in sorted((ROOT/'cxr_llava').glob('[a-z]*.py')):
+    for p in sorted((ROOT/'cxr_llava').rglob('[a-z]*.py')):
+        module = '.'.join(p.relative_to(ROOT/'cxr_llava').with_suffix('').parts)
         for name,_ in defined(ast.parse(p.read_text('utf-8'))):
-            where = f'{p.stem}.html#{name}'
-            res |= {f'cxr_llava.{p.stem}.{name}': where, f'{p.stem}.{name}': where}
+            where = f'{module}.html#{name}'
+            res |= {f'cxr_llava.{module}.{name}': where, f'{module}.{name}': where, f'{p.stem}.{name}': where}
             for bare in {name, name.split('.')[-1]}: seen.setdefault(bare, []).append(where)
-        res[f'cxr_llava.{p.stem}'] = f'{p.stem}.html'
-    res |= {p.stem: f'{page_name(p.stem)}.html' for p in notebooks()}
+        res[f'cxr_llava.{module}'] = f'{module}.html'
+    res |= {o: f'{page_name(stem_of(p))}.html' for p in notebooks() for o in (stem_of(p), stem_of(p).split('/')[-1])}
     res |= {k: v[0] for k,v in seen.items() if len(set(v)) == 1 and k not in res}
     for o in settings()['console_scripts'].split(): # commands, by the page of their `main`
         name, at = o.split('=')
@@ -133,7 +146,7 @@ def symbols():
 
 def lines_of(module):
     "Name -> (first, last) line in the exported module"
-    p = ROOT/'cxr_llava'/f'{module}.py'
+    p = ROOT/'cxr_llava'/f'{module.replace(".", "/")}.py'
     return {n: (min([o.lineno, *(d.lineno for d in o.decorator_list)]), o.end_lineno) for n,o in defined(ast.parse(p.read_text('utf-8')))} if p.exists() else {}
 
 def linked(md, names, here):
@@ -143,7 +156,7 @@ def linked(md, names, here):
         if not to or to == f'{here}.html': return m[0]
         return f'<a class="api" href="{to}"><code>{html.escape(m[1])}</code></a>'
     parts = re.split(r'(```.*?```|~~~.*?~~~|\[[^\]]*\]\([^)]*\))', md, flags=re.S)
-    return ''.join(o if i % 2 else re.sub(r'(?<!`)`([\w.]+(?:\(\))?|cxr_\w+ [^`\n]+)`(?!`)', one, o) for i,o in enumerate(parts))
+    return ''.join(o if i % 2 else re.sub(r'(?<!`)`([\w./]+(?:\(\))?|cxr_\w+ [^`\n]+)`(?!`)', one, o) for i,o in enumerate(parts))
 
 EVERYDAY = {'split', 'study', 'token', 'view', 'window', 'x-ray'} # of the glossary, but mostly used as anybody would: never linked
 
@@ -169,7 +182,7 @@ def glossed(md, words, seen):
 def tidied(md, stems):
     "Quarto callouts to MyST, links between notebooks to links between pages"
     md = re.sub(r'^::: ?\{\.callout-(\w+)\}\n(.*?)^:::$', lambda m: f':::{{{m[1]}}}\n{m[2]}:::', md, flags=re.S | re.M)
-    return re.sub(r'\]\((?:nbs/)?(\d\d[a-z]?_\w+)\.ipynb(#[\w.-]*)?\)', lambda m: f']({page_name(m[1])}.ipynb{m[2] or ""})' if m[1] in stems else m[0], md)
+    return re.sub(r'\]\((?:nbs/|\.\./)?((?:\w+/)?\d\d[a-z]?_\w+)\.ipynb(#[\w.-]*)?\)', lambda m: f']({page_name(m[1])}.ipynb{m[2] or ""})' if m[1] in stems else m[0], md)
 
 # ---- one notebook, one page
 
@@ -214,7 +227,7 @@ def api(src, module, where, ini, names, done):
 ``````{{py:{kind}}} {name}{short_signature(node)}
 :module: cxr_llava.{module}
 {again}
-<span id="{name}"></span><a class="src" href="{ini['git_url']}/blob/{ini['branch']}/cxr_llava/{module}.py#L{a}-L{b}">source</a>{doc}
+<span id="{name}"></span><a class="src" href="{ini['git_url']}/blob/{ini['branch']}/cxr_llava/{module.replace(".", "/")}.py#L{a}-L{b}">source</a>{doc}
 
 ```python
 {textwrap.dedent(header(src, node))}
@@ -234,7 +247,7 @@ def shown(out):
 def page(path, names, stems, ini, words):
     "The notebook as MyST-NB shall read it"
     nb = json.loads(path.read_text('utf-8'))
-    module = next((m[1] for c in nb['cells'] for m in [re.match(r'#\|\s*default_exp\s+(\w+)', text_of(c['source']))] if m), '')
+    module = next((m[1] for c in nb['cells'] for m in [re.match(r'#\|\s*default_exp\s+([\w.]+)', text_of(c['source']))] if m), '')
     where, done, cells, seen = lines_of(module), set(), [], set()
     def md(s):
         if s.strip(): cells.append(dict(cell_type='markdown', metadata={}, source=s))
@@ -245,7 +258,7 @@ def page(path, names, stems, ini, words):
         if c['cell_type'] == 'markdown':
             s = tidied(src, stems)
             if not i: s = re.sub(r'\n> (.*)', lambda m: f'\n\n<p class="subtitle">{html.escape(m[1])}</p>\n\n' + links(path, module, ini), s, count=1)
-            md(linked(glossed(s, words, seen), names, page_name(path.stem)))
+            md(linked(glossed(s, words, seen), names, page_name(stem_of(path))))
             continue
         if c['cell_type'] != 'code' or flags & {'hide', 'default_exp'} or not code.strip(): continue
         exported, body = bool(flags & {'export', 'exports'}), parsed(code)
@@ -258,10 +271,10 @@ def page(path, names, stems, ini, words):
 
 def links(path, module, ini):
     "Where else this page can be had"
-    at = f'{ini["git_url"]}/blob/{ini["branch"]}/nbs/{path.name}'
+    at = f'{ini["git_url"]}/blob/{ini["branch"]}/nbs/{stem_of(path)}.ipynb'
     res = f'<a href="{at}">Notebook on GitHub</a>'
     if re.match(r'\d0_', path.name): res = f'<a href="{KAGGLE}{at}">Open in Kaggle</a>' + res
-    if module: res += f'<a href="{ini["git_url"]}/blob/{ini["branch"]}/cxr_llava/{module}.py">Module <code>cxr_llava.{module}</code></a>'
+    if module: res += f'<a href="{ini["git_url"]}/blob/{ini["branch"]}/cxr_llava/{module.replace(".", "/")}.py">Module <code>cxr_llava.{module}</code></a>'
     return f'<p class="links">{res}</p>'
 
 def toctree(names, caption=''):
@@ -269,16 +282,16 @@ def toctree(names, caption=''):
     return '```{toctree}\n:hidden:\n' + f':caption: {caption}\n'*bool(caption) + '\n' + '\n'.join(names) + '\n```\n'
 
 def chapters(nbs):
-    "Story notebook -> its chapters, by decade"
+    "Wing -> its pages; the story under ''"
     groups = {}
     for p in nbs:
-        if p.stem != 'index': groups.setdefault(p.stem[0], []).append(page_name(p.stem))
-    return {g[0]: g[1:] for g in groups.values()}
+        if p.stem != 'index': groups.setdefault(stem_of(p).rpartition('/')[0], []).append(page_name(stem_of(p)))
+    return groups
 
 def write_source(src):
     "Everything Sphinx reads"
     ini, names, nbs, words = settings(), symbols(), notebooks(), terms()
-    stems, inside = {p.stem for p in nbs}, chapters(nbs)
+    stems, inside = {stem_of(p) for p in nbs}, chapters(nbs)
     (src/'_static').mkdir(parents=True)
     (src/'_static/site.css').write_text(CSS)
     (src/'_static/favicon.svg').write_text(ICON)
@@ -290,9 +303,8 @@ def write_source(src):
         if p.stem == 'index':
             table = tidied(notebook_table(ROOT, chapters=True).replace('](nbs/', ']('), stems)
             for c in nb['cells']: c['source'] = text_of(c['source']).replace('<!-- notebooks -->', table)
-            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=toctree(inside, 'Stages, with their chapters') + toctree(pages, 'Guide')))
-        elif inside.get(page_name(p.stem)): nb['cells'].append(dict(cell_type='markdown', metadata={}, source=toctree(inside[page_name(p.stem)])))
-        (src/f'{page_name(p.stem)}.ipynb').write_text(json.dumps(nb), 'utf-8')
+            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=''.join(toctree(v, k or 'Story') for k,v in inside.items()) + toctree(pages, 'Guide')))
+        (src/f'{page_name(stem_of(p))}.ipynb').write_text(json.dumps(nb), 'utf-8')
     for o in pages:
         md = (ROOT/f'nbs/pages/{o}.md').read_text('utf-8')
         if '<!-- results -->' in md: md = md.replace('<!-- results -->', results_page(ROOT))

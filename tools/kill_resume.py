@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT/'tests')]
-from cxr_llava.stages import read_json
+from cxr_llava.core.files import read_json
 from made_up import command, conversations, env, killed, losses
 from results import store
 

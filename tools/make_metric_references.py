@@ -26,9 +26,9 @@ PAIRS = [ # prediction, reference
 
 def ours():
     "`text_metrics.clean_r2gen` without importing the package and what it needs"
-    for name in ('cxr_llava', 'cxr_llava.stages'): sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules['cxr_llava.stages'].CXRError = ValueError
-    spec = importlib.util.spec_from_file_location('cxr_llava.text_metrics', ROOT/'cxr_llava/text_metrics.py')
+    for name in ('cxr_llava', 'cxr_llava.core.config'): sys.modules.setdefault(name, types.ModuleType(name))
+    sys.modules['cxr_llava.core.config'].CXRError = ValueError
+    spec = importlib.util.spec_from_file_location('cxr_llava.report.text_metrics', ROOT/'cxr_llava/report/text_metrics.py')
     m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)
     return m.clean_r2gen
 

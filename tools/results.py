@@ -15,7 +15,8 @@ def store(
     **versions_of, # More libraries that matter: name -> version
 )->Path:
     "Keep a result with when, on what and by which versions it was found"
-    from cxr_llava.stages import versions, write_json
+    from cxr_llava.core.files import write_json
+    from cxr_llava.core.run_folder import versions
     cpu = next((l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name')), '') if os.path.exists('/proc/cpuinfo') else ''
     command = ' '.join(['python', f'tools/{Path(sys.argv[0]).name}', *(o if not os.path.exists(o) else Path(o).name for o in sys.argv[1:])])
     about = dict(what=what, when=time.strftime('%Y-%m-%d'), command=command, cpu=f'{cpu}, {os.cpu_count()} cores', load_average=round(os.getloadavg()[0], 1), versions=versions(device=True) | versions_of)

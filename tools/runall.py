@@ -233,11 +233,11 @@ def save(nb, path, top):
 
 def plan(names, layouts, alone=False):
     "Notebooks of each layout, and those that may run in either"
-    found = {p.stem: p for p in sorted((ROOT/'nbs').glob('*.ipynb'))}
+    found = {p.stem: p for p in sorted((ROOT/'nbs').rglob('*.ipynb'))}
     story = [found[n] for n in STORY if n in found]
     rest = [p for n,p in found.items() if n not in STORY]
     last = max((story.index(found[n]) for n in names if n in STORY and n in found), default=-1)
-    if names: story, rest = story if any(n not in STORY for n in names) else story[:last + 1], [p for p in rest if p.stem in names]
+    if names: story, rest = story if any(n not in STORY for n in names) else story[:last + 1], [p for p in rest if {p.stem, p.parent.name} & set(names)]
     if alone: story = []
     end = [p for p in rest if p.stem in ('50_run', 'index')] # the index shows what 50_run left
     return {l: story + (end if l == layouts[0] else []) for l in layouts}, [p for p in rest if p not in end]
@@ -270,7 +270,7 @@ def run_layout(layout, top, story, rest, args, wheel):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    p.add_argument('names', nargs='*', help='notebooks, such as 31_labels; the story before them always runs')
+    p.add_argument('names', nargs='*', help='notebooks, or wings, such as 03_labels or report; the story before them always runs')
     p.add_argument('--layout', choices=LAYOUTS, help='one mount layout; both when not given')
     p.add_argument('--real', action='store_true', help='real default sizes, not the smoke ones')
     p.add_argument('--save', action='store_true', help='real default sizes, and write the cleaned outputs back into nbs/')

@@ -9,10 +9,10 @@ from results import store
 
 def openi(folder, say=print):
     "Counts of the reports below `folder`"
-    from cxr_llava.records import locate_all
-    from cxr_llava.reports import deid_count
-    from cxr_llava.sources import compare_counts, iter_openi_xml
-    from cxr_llava.stages import Rejects
+    from cxr_llava.sources.study import locate_all
+    from cxr_llava.report.sections import deid_count
+    from cxr_llava.sources.collections import compare_counts, iter_openi_xml
+    from cxr_llava.core.files import Rejects
     start, bad, found = time.process_time(), Rejects(), {}
     inside = [p for p in locate_all(folder, '*.tgz', '*.tar.gz') if 'report' in p.name.lower()] if Path(folder).is_dir() else []
     studies = list(iter_openi_xml(inside[0] if inside else folder, bad, need_images=False, found=found))
@@ -29,8 +29,8 @@ def plant(d, n=10):
     "A table with a split and six leaks; its path"
     import pandas as pd
     from PIL import Image, ImageOps
-    from cxr_llava.images import read_xray, save_jpeg
-    from cxr_llava.phantom import phantom_xray
+    from cxr_llava.xray.read import read_xray, save_jpeg
+    from cxr_llava.xray.drawing import phantom_xray
     words = 'the quick brown fox jumps over a lazy dog while many small zebras walk along every quiet river bank in order to see where some of those nice old boats might be lying today'
     def row(i, split, im=None, **kw):
         if im is not None: save_jpeg(im, d/f'{i}.jpg', 95)
@@ -48,8 +48,8 @@ def plant(d, n=10):
 
 def leaks(phantoms=1000, size=192, workers=2, say=print):
     "(kind -> found, false alarms among phantoms, how many they are)"
-    from cxr_llava.audit import add_fingerprints, audit_splits, find_ties, patients_of
-    from cxr_llava.data import DataConfig, build_dataset
+    from cxr_llava.sources.split import add_fingerprints, audit_splits, find_ties, patients_of
+    from cxr_llava.data import build_dataset, DataConfig
     with tempfile.TemporaryDirectory() as t:
         t = Path(t)
         import pandas as pd
@@ -84,7 +84,7 @@ def killed(cmd, run, rng, n, early):
 
 def kill(times=12, n=60, seed=0, say=print):
     "Kills, files, and those that differ between an undisturbed run and those that go on after being killed"
-    from cxr_llava.phantom import make_phantom
+    from cxr_llava.xray.phantom import make_phantom
     rng, alive, differ = random.Random(seed), 0, set()
     with tempfile.TemporaryDirectory() as t:
         t = Path(t)

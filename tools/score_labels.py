@@ -7,7 +7,7 @@ missing is skipped. The scores (no text) go to `cxr_llava/labeller_scores.json`,
 import argparse, csv, io, json, tarfile, time
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from cxr_llava.labels import LABELLER, OBSERVATIONS, TARGETS, label_report
+from cxr_llava.report.labels import label_report, LABELLER, OBSERVATIONS, TARGETS
 from results import ROOT, store
 
 GOLD = {'Pleural Effusion': 'Effusion'}

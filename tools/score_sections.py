@@ -78,7 +78,7 @@ def came_back(name, r, parse):
     return (words(s.findings), words(s.impression)) == tuple(map(words, want)), s
 
 def main():
-    from cxr_llava.reports import parse_sections
+    from cxr_llava.report.sections import parse_sections
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('archive', help='.tgz of Open-i XML reports')
     p.add_argument('--all', action='store_true', help='also layouts beyond the nine')

@@ -28,7 +28,7 @@ def tell(res):
 
 def notebooks(names, env, tmp, timeout):
     "Test the story in its order in one thread, and the others in another"
-    found = [p for p in sorted((ROOT/'nbs').glob('*.ipynb')) if not names or p.stem in names]
+    found = [p for p in sorted((ROOT/'nbs').rglob('*.ipynb')) if not names or {p.stem, p.parent.name} & set(names)]
     story = sorted((p for p in found if p.stem in STORY), key=lambda p: STORY.index(p.stem))
     def run(p, env): return tell(test_notebook(p, env, timeout))
     def alone(p): return run(p, env | {'CXR_RUN': str(tmp/f'run_{p.stem}')})
@@ -55,7 +55,7 @@ def pytest(env):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument('names', nargs='*', help='notebooks, such as 05_stages; all, and tests/, when empty')
+    p.add_argument('names', nargs='*', help='notebooks or wings, such as 02_config or core; all, and tests/, when empty')
     p.add_argument('--timeout', type=int, default=900, help='seconds for one notebook')
     args, t = p.parse_args(), time.time()
     tmp = Path(tempfile.mkdtemp(prefix='cxr-test-'))

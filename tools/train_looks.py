@@ -1,6 +1,6 @@
-"""Train and measure the two scores of `cxr_llava.looks`: `python tools/train_looks.py [--xrays FOLDER] [--others FOLDER]`
+"""Train and measure the two scores of `cxr_llava.xray.checks`: `python tools/train_looks.py [--xrays FOLDER] [--others FOLDER]`
 
-Trains on phantoms and drawn pictures only and prints the weights to paste into `nbs/09_looks.ipynb`, with areas under the ROC curve on
+Trains on phantoms and drawn pictures only and prints the weights to paste into `nbs/xray/03_checks.ipynb`, with areas under the ROC curve on
 unseen phantoms and pictures, and on folders of real X-rays and other pictures if given (nothing of those goes into the weights).
 """
 import argparse
@@ -9,9 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from cxr_llava.images import ImageError, read_xray
-from cxr_llava.looks import OTHERS, looks_features, looks_inverted, other_picture
-from cxr_llava.phantom import draw_lateral, draw_xray, sample_body, sample_truth
+from cxr_llava.xray.pixels import ImageError
+from cxr_llava.xray.read import read_xray
+from cxr_llava.xray.checks import looks_features, looks_inverted, other_picture, OTHERS
+from cxr_llava.xray.drawing import draw_lateral, draw_xray, sample_body
+from cxr_llava.xray.phantom import sample_truth
 
 def vary(im, rng):
     "Cropped, tilted, lighter or darker, mirrored, framed, marked"
