@@ -112,7 +112,7 @@ def _for_table(cfg, studies):
     if 'views' not in cfg._given: free['views'] = 'any'
     if 'section' not in cfg._given and not (any(s.findings for s in studies) and any(s.impression for s in studies)): free['section'] = 'any'
     if free: say('a table: ' + ', '.join(f'{k}={v}' for k,v in free.items()) + ' (set --views or --section to change)')
-    return cfg.but(**free)
+    return cfg.replaced(**free)
 
 # %% ../nbs/00_data.ipynb #4311e905
 def _lacks(st, section):

@@ -22,7 +22,7 @@ from .report.labels import LABELLER
 from .report.text_metrics import TOKENISATION
 from .score.clinical import clinical_scores, POLICIES, resample_weights
 from .score.analysis import cases_of, make_case, section_target, text_scores
-from .core.processes import gpu_count, launch, world
+from .core.processes import gpu_count, launch, rank_and_count
 from .score.systems import (
     check_rows, CONSTANT, inputs_of, manifest_of, now, other_study, patients_of, predict, read_items,
     shared_rows, source_of, split_hash, view_of)
@@ -137,7 +137,7 @@ def run_system(
     with adapter_off(model) if system == 'base' else contextlib.nullcontext():
         rows = predict(model, items, inputs_of(system, items, units, cfg.seed), path, meta, cfg.batch_size,
             meta['decoding']['max_new_tokens'])
-    if not world()[0]: say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
+    if not rank_and_count()[0]: say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
     return rows
 
 # %% ../nbs/30_eval.ipynb #b7fdc985
@@ -161,7 +161,7 @@ def run_baseline(
     "Reports of a baseline, from disk or made now"
     path = Path(folder)/f'{system}.jsonl'
     rows = shared_rows(path, meta)
-    if len(rows) < len(items) and not world()[0]:
+    if len(rows) < len(items) and not rank_and_count()[0]:
         start = time.time()
         if system == 'constant': texts, more = [CONSTANT]*len(items), {}
         elif system == 'neighbour': texts, more = neighbour_reports(get_model(), items, train, cfg.batch_size)
@@ -200,7 +200,7 @@ def run_all(cfg, get_model, who, items, units, folder, path):
     res = {s: run_system(s, get_model, items, units, folder, meta(s), cfg) for s in systems_of(cfg)}
     for s in wanted:
         if s != 'constant' and not train:
-            if not world()[0]: say(f'{s}: not run, since there is no train.json to learn from')
+            if not rank_and_count()[0]: say(f'{s}: not run, since there is no train.json to learn from')
             continue
         learnt = {} if s == 'constant' else dict(train=reference_hash(train), seed=cfg.seed)
         res[s] = run_baseline(s, get_model, items, train, folder, meta(s) | learnt, cfg)
@@ -352,8 +352,8 @@ def evaluate(
     if cfg.predictions: return score_files(cfg)
     n = cfg.processes or gpu_count()
     run, rejects = run_root(cfg.run), Rejects()
-    if n > 1 and world()[1] == 1 and model is None:
-        launch('cxr_llava.eval', cfg.but(run=str(run), processes=n).to_dict(), run, n)
+    if n > 1 and rank_and_count()[1] == 1 and model is None:
+        launch('cxr_llava.eval', cfg.replaced(run=str(run), processes=n).to_dict(), run, n)
         return read_json(run/'metrics.json')
     path = cfg.data_path or find_artifact('test.json', cfg.run, needed_by='the evaluation')
     train = train_file(cfg, path)
@@ -363,9 +363,9 @@ def evaluate(
     limit = cfg.max_new_tokens or getattr(model, 'max_new_tokens', 256)
     who = dict(model.info, max_new_tokens=limit) if model else model_identity(cfg)
     warnings = adapter_warnings(cfg, who)
-    if not world()[0]: say('\n'.join([f'evaluation: {len(items)} studies of {path}; {rejects.summary()}', *warnings]))
+    if not rank_and_count()[0]: say('\n'.join([f'evaluation: {len(items)} studies of {path}; {rejects.summary()}', *warnings]))
     rows = run_all(cfg, loader(cfg, who, model), who, items, units, run/'predictions', train)
-    if world()[0]: return {}
+    if rank_and_count()[0]: return {}
     if {'neighbour', 'blind'} & set(rows): warnings += other_training(cfg, who, train)
     made = {s: made_of(run/f'predictions/{s}.jsonl', cfg.run) for s in rows}
     guests, left = other_systems(run/'predictions', items, rows)

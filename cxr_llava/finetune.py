@@ -25,7 +25,7 @@ from .train.publish import data_sources, model_card
 from .train.batch import can_trim, Collator, encode_records, fill_store, store_mode, XRayStore
 from .train.clock import as_callback, Clock, log_rows, loss_figure, save_figure
 from .core.kaggle import session_start
-from .core.processes import AGAIN, agree, join, launch, leave, only_one, world, worst
+from .core.processes import AGAIN, first_process_decides, join, launch, leave, only_one, rank_and_count, max_over_ranks
 from .train.loop import (
     add_lora, find_room, is_oom, lighter, look, make_room, make_trainer, recompute, run_order,
     split_batch, Stream, total_steps, trainable, trainer_args)
@@ -84,16 +84,16 @@ def start_from(
 ): # A checkpoint in the run folder, or `None`
     "The checkpoint all processes go on from. Raises `CXRError` when they do not see the same folder"
     step, lost = 0, None
-    if world()[0] == 0:
+    if rank_and_count()[0] == 0:
         try:
             found = newest_checkpoint([paths['checkpoints'], *attached_checkpoints()], key) if resume else None
             if found: step = int(adopt(found, paths['checkpoints']).name.split('-')[1])
             bring_best(paths['best'], key, found)
         except CXRError as e: lost = e
-    if worst(lost is not None, device): raise lost or CXRError('The first process could not read its checkpoint.')
-    step = agree(step, device)
+    if max_over_ranks(lost is not None, device): raise lost or CXRError('The first process could not read its checkpoint.')
+    step = first_process_decides(step, device)
     start = paths['checkpoints']/f'checkpoint-{step}' if step else None
-    if worst(start is not None and not start.is_dir(), device):
+    if max_over_ranks(start is not None and not start.is_dir(), device):
         raise CXRError(f'{start} is not seen by every computer: put the run folder on a disk they share.')
     return start
 
@@ -152,7 +152,7 @@ class Run:
         cfg:FinetuneConfig, # Settings, nothing left open
     ):
         self.cfg, self.started, self.paths, self.rejects = cfg, session_start(), run_paths(cfg), Rejects()
-        self.rank, self.n = world()
+        self.rank, self.n = rank_and_count()
         self.train_file, self.val_file = data_paths(cfg)
         self.model, self.processor = load_base(cfg.base, cfg.precision, cfg.device)
         self.device, self.precision = self.model.cxr['device'], self.model.cxr['precision']
@@ -313,7 +313,7 @@ def compared(
     "The plan for these studies, and what came of it"
     cfg, (micro, every) = run.cfg, run.ways[0]
     try:
-        p = run_plan(cfg.but(precision=run.precision, batch=micro, checkpointing=str(every) if every > 1 else ('none', 'all')[every]),
+        p = run_plan(cfg.replaced(precision=run.precision, batch=micro, checkpointing=str(every) if every > 1 else ('none', 'all')[every]),
             local_gpus(cfg.device)[0], run.n, encoded_load(run.rows))
         planned = dict(gib=round(p.memory['total'], 2), seconds=round(p.seconds, 4))
     except CXRError: planned = dict(gib=None, seconds=None)
@@ -375,7 +375,7 @@ def check_finetune(
     cfg:FinetuneConfig, # Settings
 ):
     "Refuse what no data could make right. Raises `CXRError`"
-    world(), session_start(), recomputed(cfg.checkpointing), base_name(cfg.base)
+    rank_and_count(), session_start(), recomputed(cfg.checkpointing), base_name(cfg.base)
     dev, found = local_gpus(cfg.device)
     if dev.capability > (0, 0) and cfg.processes > found:
         raise CXRError(f'--processes {cfg.processes} is more than the {found} GPUs of this computer: leave it out for one process on each.')
@@ -396,11 +396,11 @@ def finetune(
     check_finetune(cfg)
     cfg = fill_in(cfg)
     dev, found = local_gpus(cfg.device)
-    per, several = cfg.processes or (shares(cfg.effective_batch, found) if cfg.nnodes == 1 else found), world()[1] > 1
-    n = world()[1] if several else per*cfg.nnodes
+    per, several = cfg.processes or (shares(cfg.effective_batch, found) if cfg.nnodes == 1 else found), rank_and_count()[1] > 1
+    n = rank_and_count()[1] if several else per*cfg.nnodes
     split_batch(cfg.effective_batch, cfg.batch or 1, n)
     p = run_plan(cfg, dev, max(n, found) if not (cfg.processes or several) else n, read_load(cfg, cfg.data))
-    if world()[0] == 0:
+    if rank_and_count()[0] == 0:
         for line in plan_lines(p, cfg.max_hours): say(line)
     cfg = settled(cfg, p)
     if several: return train(cfg)

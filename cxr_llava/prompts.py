@@ -43,7 +43,7 @@ def _as_data(cfg, path):
     was = read_json(said).get('settings', {}) if said.is_file() else {}
     new = {k: was[k] for k in ('section', 'views') if k in was and k not in cfg._given and was[k] != getattr(cfg, k)}
     if new: say('prompts: as the data stage chose, ' + ', '.join(f'{k}={v}' for k,v in new.items()) + ' (set --section or --views to change)')
-    return cfg.but(**new)
+    return cfg.replaced(**new)
 
 # %% ../nbs/10_prompts.ipynb #db89bdec
 def make_conversations(

@@ -52,7 +52,7 @@ def test_resplit_mends_a_leaky_split(tmp_path):
     cfg = DataConfig(source='table', path=str(p), run=str(tmp_path/'r'), size=192, workers=1)
     with pytest.raises(CXRError, match='--resplit'): build_dataset(cfg)
     assert not (tmp_path/'r/studies.parquet').exists() and not json.loads((tmp_path/'r/audit.json').read_text())['written']
-    df = build_dataset(cfg.but(resplit=True))
+    df = build_dataset(cfg.replaced(resplit=True))
     assert audit_splits(df, tmp_path/'r')['leaks'] == 0 and set(df.split) == {'train', 'val', 'test'}
 
 # ---- size
@@ -80,7 +80,7 @@ def test_texts_alone_then_everything(trees, tmp_path):
     assert audit['stats']['classes']['source'] == 'chexpert' and str(trees) not in load_manifest(str(tmp_path/'r')).to_csv()
     res = make_conversations(PromptConfig(run=str(tmp_path/'r'), section='any'))
     assert (trees/'one'/res['train'][0]['image']).is_file()
-    whole = build_dataset(cfg.but(prepare=True, n=30, size=64))
+    whole = build_dataset(cfg.replaced(prepare=True, n=30, size=64))
     assert len(whole) == 30 and all((tmp_path/'r'/p).is_file() for o in whole.images for p in o)
 
 # ---- interruption

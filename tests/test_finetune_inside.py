@@ -56,7 +56,7 @@ def test_out_of_memory_goes_on_lighter(data, reference, tmp_path, monkeypatch, c
         if len(rows) > 1 and len(seen) > 14: raise torch.cuda.OutOfMemoryError('CUDA out of memory (made up)')
         return collate(self, rows)
     monkeypatch.setattr(ft.Collator, '__call__', short)
-    finetune(plain.but(out=str(tmp_path/'b/adapter'), save_minutes=20.))
+    finetune(plain.replaced(out=str(tmp_path/'b/adapter'), save_minutes=20.))
     said = capsys.readouterr().out
     assert 'memory ran out after step' in said and 'micro-batch 2 -> 1' in said and 'resume: from' in said
     assert int(said.split('memory ran out after step ')[1].split(':')[0]) > 2
@@ -174,14 +174,14 @@ def test_a_split_without_validation_studies(tmp_path, capsys):
     cfg = settings(data, tmp_path, epochs=1., eval_rows=4)
     finetune(cfg)
     assert 'no validation loss' in capsys.readouterr().out and read_json(tmp_path/'finetune.json')['finished']
-    with pytest.raises(CXRError, match='val.json has no usable conversation'): finetune(cfg.but(val=str(val)))
+    with pytest.raises(CXRError, match='val.json has no usable conversation'): finetune(cfg.replaced(val=str(val)))
 
 def test_two_adapters_side_by_side_share_no_file(reference, data, tmp_path, monkeypatch, capsys):
     "A second one leaves the first one's run as it was, and is gone on with from an attached session"
     run = tmp_path/'kaggle/input/notebooks/me/first'
     shutil.copytree(reference, run)
     before = {p: p.read_bytes() for p in run.rglob('*') if p.is_file()}
-    cfg = settings(data, run, seed=1).but(out=str(run/'adapter_v2'))
+    cfg = settings(data, run, seed=1).replaced(out=str(run/'adapter_v2'))
     finetune(cfg)
     assert {p: p.read_bytes() for p in before} == before
     new = {p.relative_to(run).parts[0] for p in run.rglob('*')} - {p.relative_to(run).parts[0] for p in before}
@@ -189,7 +189,7 @@ def test_two_adapters_side_by_side_share_no_file(reference, data, tmp_path, monk
     finetune(cfg)
     assert 'this run is finished' in capsys.readouterr().out
     monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path/'kaggle'))
-    finetune(cfg.but(out=str(tmp_path/'new/adapter_v3')))
+    finetune(cfg.replaced(out=str(tmp_path/'new/adapter_v3')))
     assert f'resume: from {tmp_path}/new/adapter_v3_checkpoints/checkpoint-' in capsys.readouterr().out
     assert read_json(tmp_path/'new/adapter_v3_finetune.json')['adapter_hash'] == read_json(run/'adapter_v2_finetune.json')['adapter_hash']
 

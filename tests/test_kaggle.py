@@ -210,10 +210,10 @@ def test_owner(tmp_path, monkeypatch):
     with pytest.raises(CXRError, match='--owner'): owner(cfg)
     (tmp_path/'kaggle.json').write_text('{"username": "jo"}')
     assert owner(cfg) == 'jo'
-    build(cfg.but(owner='last', notebooks=str(ROOT/'nbs'), only='10_prompts'))
+    build(cfg.replaced(owner='last', notebooks=str(ROOT/'nbs'), only='10_prompts'))
     assert owner(cfg) == 'last'
     monkeypatch.setenv('KAGGLE_USERNAME', 'ann')
-    assert owner(cfg) == 'ann' and owner(cfg.but(owner='me')) == 'me'
+    assert owner(cfg) == 'ann' and owner(cfg.replaced(owner='me')) == 'me'
 
 # ---- a `kaggle` that behaves badly
 

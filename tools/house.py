@@ -91,14 +91,14 @@ def table(numbers):
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument('--root', type=Path, default=ROOT, help='the repository')
-    p.add_argument('--only', help='count only notebooks and modules whose path holds this text, such as `core`')
+    p.add_argument('--only', help='count only notebooks and modules whose path holds this, such as `core/`')
     args = p.parse_args()
     print('\n'.join(table(measure(args.root) if not args.only else part(args.root, args.only))))
 
 def part(root, text):
     "The same for some notebooks and their modules"
-    books = {p: cells for p,cells in notebooks(root).items() if text in str(p.relative_to(root))}
+    books = {p: cells for p,cells in notebooks(root).items() if f'/{text}' in f'/{p.relative_to(root)}'}
     code = [source(c) for cells in books.values() for c in cells if c['cell_type'] == 'code']
-    return line_numbers([p for p in modules(root) if text in str(p.relative_to(root))]) | cell_numbers(code)
+    return line_numbers([p for p in modules(root) if f'/{text}' in f'/{p.relative_to(root)}']) | cell_numbers(code)
 
 if __name__ == '__main__': main()

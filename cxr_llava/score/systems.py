@@ -17,7 +17,7 @@ from cxr_llava.core.files import (
     write_jsonl)
 from ..core.run_folder import find_artifact, has_artifact, versions
 from ..sources.conversations import read_conversations
-from ..core.processes import world
+from ..core.processes import rank_and_count
 
 # %% ../../nbs/score/04_systems.ipynb #63a3393e
 def read_items(
@@ -177,7 +177,7 @@ def aside(
 # %% ../../nbs/score/04_systems.ipynb #fac9139b
 def meet():
     "Wait until every process has come here"
-    if world()[1] == 1: return
+    if rank_and_count()[1] == 1: return
     import torch.distributed as dist
     if not dist.is_initialized(): dist.init_process_group('gloo', timeout=datetime.timedelta(hours=12))
     dist.barrier()
@@ -218,9 +218,9 @@ def stored_rows(
 def shared_rows(path, meta):
     "`stored_rows` for all processes: the first one tidies up, the others read what it left"
     meet()
-    rows = [] if world()[0] else stored_rows(path, meta)
+    rows = [] if rank_and_count()[0] else stored_rows(path, meta)
     meet()
-    return read_jsonl(path)[0] if world()[0] and Path(path).exists() else rows
+    return read_jsonl(path)[0] if rank_and_count()[0] and Path(path).exists() else rows
 
 # %% ../../nbs/score/04_systems.ipynb #a62bfa67
 def check_rows(
@@ -262,7 +262,7 @@ def predict(
     max_new_tokens:int=None, # Longest report
 )->list: # One row per study: `id`, `text`, `stopped`, `reference`
     "Reports of all studies, going on from what is on disk"
-    (rank, n), path = world(), Path(path)
+    (rank, n), path = rank_and_count(), Path(path)
     rows = shared_rows(path, meta)
     have, todo = {o['id'] for o in rows}, {}
     for o,(key,src) in zip(items, shown):

@@ -10,7 +10,7 @@ import os, re, sys, zipfile, zlib
 from functools import partial
 from pathlib import Path, PurePosixPath
 from ..core.files import CXRError, Rejects
-from ..core.processes import map_jobs, told
+from ..core.processes import map_jobs, with_progress
 from .study import (
     decoded, from_report, frontal_first, left_out, literal, locate, locate_all, near_top, need_columns,
     NO_TEXT, no_text, read_rows, SPLITS, Study, value, view_of)
@@ -125,7 +125,7 @@ def iter_mimic(
     splits, (kind, labels) = _mimic_splits(folder, rejects), _mimic_labels(folder, rejects)
     found.update(patients=len({k[0] for k,_ in rows}), reports=len(rows), xrays=sum(len(x) for _,x in rows))
     jobs = ((k, x, splits.get(k[1], ''), {kind: labels[k[1]]} if k[1] in labels else {}) for k,x in rows)
-    for o in told(map_jobs(partial(_mimic_study, bases, archive), jobs, workers, 200), len(rows), 'reports read'):
+    for o in with_progress(map_jobs(partial(_mimic_study, bases, archive), jobs, workers, 200), len(rows), 'reports read'):
         if isinstance(o, Study): yield o
         else: rejects.add(f's{o[0]}', o[2], patient=f'p{o[1]}')
 

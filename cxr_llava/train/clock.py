@@ -109,7 +109,7 @@ import json, math, os, shutil, time
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.files import CXRError, read_jsonl, say, write_atomic, write_jsonl
-from ..core.processes import agree, wait, world, worst
+from ..core.processes import first_process_decides, wait_for_all, rank_and_count, max_over_ranks
 from .plan import spell
 
 # %% ../../nbs/train/03_clock.ipynb #77743166
@@ -173,7 +173,7 @@ class Clock:
     ):
         self.val, self.looks, self.start = val, set(), None
         self.cfg, self.paths, self.key, self.device, self.started, self.per_epoch, self.watch = cfg, paths, key, device, started, per_epoch, watch
-        self.rank, self.stopped, self.full, self.missed, self.saved, self.log, self.first = world()[0], False, False, False, time.time(), None, None
+        self.rank, self.stopped, self.full, self.missed, self.saved, self.log, self.first = rank_and_count()[0], False, False, False, time.time(), None, None
         self.busy = self.done = 0 # Seconds spent in steps, and steps done, by this process
 
 # %% ../../nbs/train/03_clock.ipynb #3cf42e93
@@ -204,7 +204,7 @@ def on_step_end(self:Clock, args, state, control, **kw):
     now, last = time.time(), state.global_step >= state.max_steps
     self.busy, self.done = self.busy + now - self.began, self.done + 1
     late = now - self.started > self.cfg.max_hours*3600
-    what = agree(2*late + ((now - self.saved > self.cfg.save_minutes*60) or late), self.device) if not last else 0
+    what = first_process_decides(2*late + ((now - self.saved > self.cfg.save_minutes*60) or late), self.device) if not last else 0
     if what & 1: control.should_save, self.saved = True, now
     if what & 2: control.should_training_stop = self.stopped = True
     if state.global_step in self.looks and not what & 2:
@@ -247,15 +247,15 @@ def on_evaluate(self:Clock, args, state, control, metrics=None, **kw):
 @patch
 def on_save(self:Clock, args, state, control, **kw):
     "Name the checkpoint just written, and drop the oldest"
-    d, full = self.paths['checkpoints'], worst(self.full, self.device)
-    wait()
+    d, full = self.paths['checkpoints'], max_over_ranks(self.full, self.device)
+    wait_for_all()
     if self.rank == 0:
         self.full = bool(full) or not self._finish(d, state.global_step)
         if self.full: shutil.rmtree(d/'.writing', ignore_errors=True)
         prune(d, self.key, 1 if self.full else self.cfg.keep)
         say(f'  no space left in {d} for a checkpoint at step {state.global_step}; training goes on, free some disk space' if self.full else
             f'  checkpoint at step {state.global_step}')
-    self.missed, self.full = bool(worst(self.full, self.device)), False
+    self.missed, self.full = bool(max_over_ranks(self.full, self.device)), False
 
 @patch
 def _finish(self:Clock, d, step):

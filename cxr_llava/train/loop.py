@@ -13,9 +13,9 @@ from ..core.files import CXRError, say
 from ..vlm.family import LORA_TARGETS, quiet
 from ..vlm.generate import CXRModel
 from .batch import Collator, to_device
-from ..core.processes import world, worst
+from ..core.processes import rank_and_count, max_over_ranks
 from .clock import disk_full
-from .plan import half
+from .plan import half_precision
 
 # %% ../../nbs/train/04_loop.ipynb #0a58e21a
 def add_lora(
@@ -107,14 +107,14 @@ def trainer_args(
     import torch
     from transformers import TrainingArguments
     cuda = capability is not None
-    mixed = (precision if precision != 'nf4' else half(capability)) if cuda else 'fp32'
+    mixed = (precision if precision != 'nf4' else half_precision(capability)) if cuda else 'fp32'
     kw = dict(output_dir=str(folder), per_device_train_batch_size=micro, per_device_eval_batch_size=min(cfg.effective_batch, 4),
         gradient_accumulation_steps=passes, num_train_epochs=1, max_steps=steps, learning_rate=cfg.lr, lr_scheduler_type=cfg.schedule,
         warmup_steps=int(cfg.warmup*steps), weight_decay=0., max_grad_norm=1., optim='adamw_torch', seed=cfg.seed, data_seed=cfg.seed,
         logging_strategy='steps', logging_steps=1, logging_nan_inf_filter=False, save_strategy='no', eval_strategy='no',
         report_to='none', disable_tqdm=True, remove_unused_columns=False, label_names=['labels'], prediction_loss_only=True,
         fp16=mixed == 'fp16', bf16=mixed == 'bf16', use_cpu=not cuda, ddp_find_unused_parameters=False, average_tokens_across_devices=True,
-        ddp_backend='gloo' if not cuda and world()[1] > 1 else None, dataloader_num_workers=workers, dataloader_pin_memory=cuda and workers > 0)
+        ddp_backend='gloo' if not cuda and rank_and_count()[1] > 1 else None, dataloader_num_workers=workers, dataloader_pin_memory=cuda and workers > 0)
     known = {f.name for f in fields(TrainingArguments)}
     args = TrainingArguments(**{k: v for k,v in kw.items() if k in known})
     args._setup_devices, args._n_gpu = torch.device(device if cuda else 'cpu'), int(cuda) # not `cpu:1`, nor every GPU it sees
@@ -203,8 +203,8 @@ def find_room(
             if not is_oom(e): raise
             failed = True
         if failed: make_room(model)
-        if not worst(failed, dev): return ways[i:], took
-        if world()[0] == 0: say(f'memory: a micro-batch of {micro}{" with all layers recomputed" if every == 1 else ""} is too much; trying less')
+        if not max_over_ranks(failed, dev): return ways[i:], took
+        if rank_and_count()[0] == 0: say(f'memory: a micro-batch of {micro}{" with all layers recomputed" if every == 1 else ""} is too much; trying less')
     raise CXRError('The GPU has too little memory for one study: use --precision nf4, a smaller --max_len, or close what else uses it.')
 
 def make_room(

@@ -6,9 +6,9 @@
 __all__ = ['GPUS', 'NF4', 'CONTEXT', 'EFFICIENCY', 'LAUNCH', 'RESERVE', 'LOADING', 'SCHEDULES', 'TINY', 'COURSE', 'Device',
            'parse_gpu', 'cpu', 'local_gpus', 'Shape', 'model_shape', 'base_shape', 'weight_counts', 'lora_weights',
            'weight_bytes', 'activation_bytes', 'logit_bytes', 'cache_bytes', 'memory', 'step_flops', 'study_seconds',
-           'Load', 'encoded_load', 'guessed_load', 'Plan', 'half', 'shares', 'ways', 'make_plan', 'spell', 'plan_lines',
-           'sizing', 'FinetuneConfig', 'for_tiny', 'tiny', 'from_course', 'load_config', 'data_paths', 'recomputed',
-           'run_plan', 'settled', 'read_load', 'fill_in', 'show_plan', 'main']
+           'Load', 'encoded_load', 'guessed_load', 'Plan', 'half_precision', 'shares', 'ways', 'make_plan', 'spell',
+           'plan_lines', 'sizing', 'FinetuneConfig', 'for_tiny', 'tiny', 'from_course', 'load_config', 'data_paths',
+           'recomputed', 'run_plan', 'settled', 'read_load', 'fill_in', 'show_plan', 'main']
 
 # %% ../../nbs/train/01_plan.ipynb #a967e7ee
 import json, math, os, re
@@ -273,7 +273,7 @@ class Plan:
     fits:int; sessions:int # Studies that one session can take, sessions that all need
     notes:list = field(default_factory=list) # What else should be known
 
-def half(
+def half_precision(
     capability:tuple, # CUDA compute capability
 )->str:
     "The 16-bit format a GPU computes in"
@@ -296,7 +296,7 @@ def ways(
 )->list: # (precision, micro, every)
     "Every way to train that is open"
     on_cpu = dev.capability == (0, 0)
-    ps = [precision] if precision != 'auto' else ['fp32'] if on_cpu else [half(dev.capability), 'nf4']
+    ps = [precision] if precision != 'auto' else ['fp32'] if on_cpu else [half_precision(dev.capability), 'nf4']
     micros = [b for b in range(1, min(batch or most, share) + 1) if share % b == 0]
     if batch or on_cpu: micros = micros[-1:]
     return [(p, b, k) for p in ps for b in micros for k in ([every] if every >= 0 else [0, 4, 2, 1])]
@@ -450,7 +450,7 @@ def for_tiny(
     least:int=120, # Optimiser steps there should be at least
 )->FinetuneConfig: # The same with the tiny model's values where the user gave none
     "Settings for the tiny model"
-    res = cfg.but(**{k: v for k,v in TINY.items() if k not in cfg._given})
+    res = cfg.replaced(**{k: v for k,v in TINY.items() if k not in cfg._given})
     rows = min(rows, cfg.limit or rows)
     if rows and 'epochs' not in cfg._given: res.epochs = max(res.epochs, float(math.ceil(least/math.ceil(rows/res.effective_batch))))
     return res
@@ -527,7 +527,7 @@ def settled(
     p:Plan, # The plan
 )->FinetuneConfig: # The same, nothing left open
     "Settings as planned"
-    return cfg.but(precision=p.precision, batch=p.micro, checkpointing=str(p.every) if p.every > 1 else ('none', 'all')[p.every])
+    return cfg.replaced(precision=p.precision, batch=p.micro, checkpointing=str(p.every) if p.every > 1 else ('none', 'all')[p.every])
 
 # %% ../../nbs/train/01_plan.ipynb #d53a3241
 def read_load(
@@ -544,7 +544,7 @@ def fill_in(
     cfg:FinetuneConfig, # Settings as given
 )->FinetuneConfig: # With base, data and what the tiny model needs
     "Settings with names resolved"
-    cfg = cfg.but(data=str(data_paths(cfg)[0]), base=base_name(cfg.base))
+    cfg = cfg.replaced(data=str(data_paths(cfg)[0]), base=base_name(cfg.base))
     given = cfg
     if cfg.base == 'tiny': cfg = for_tiny(cfg, Path(cfg.data).read_text(encoding='utf-8', errors='ignore').count('"conversations"'))
     change = [f'{k} {getattr(given, k)} -> {getattr(cfg, k)}' for k in TINY if getattr(given, k) != getattr(cfg, k)]
@@ -559,7 +559,7 @@ def show_plan(
     "Print the plan and do nothing. Raises `CXRError`"
     if args.rows is not None and args.rows < 1: raise CXRError('rows must be at least 1.')
     dev, n = parse_gpu(args.gpu) if args.gpu else local_gpus(cfg.device)
-    cfg = cfg.but(base=cfg.base and base_name(cfg.base) or ('tiny' if dev.name == 'CPU' else 'llava-1.5-7b'))
+    cfg = cfg.replaced(base=cfg.base and base_name(cfg.base) or ('tiny' if dev.name == 'CPU' else 'llava-1.5-7b'))
     if args.rows is None: cfg = fill_in(cfg)
     elif cfg.base == 'tiny': cfg = for_tiny(cfg, args.rows)
     load = read_load(cfg, cfg.data) if args.rows is None else Load(args.rows, *([] if cfg.base != 'tiny' else [130., 200, 60., 120]))

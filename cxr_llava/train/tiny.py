@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from ..core.config import Config, run_cli
 from ..core.files import atomic_path, CXRError, say, write_json
-from ..core.processes import map_jobs, told
+from ..core.processes import map_jobs, with_progress
 from ..xray.read import pad_square, prepare_xray
 from ..xray.drawing import draw_with_masks, draw_xray, Truth, truth_labels
 from ..xray.phantom import INDICATIONS, PHRASES, sample_studies, say_one, write_report
@@ -159,7 +159,7 @@ def draw_set(
 )->tuple: # uint8 arrays of shape (n, px, px) and (n, px/16, px/16, 8), and the list of truths
     "Draw phantoms as the vision tower will see them"
     studies = sample_studies(n, seed)
-    X, cover = zip(*told(map_jobs(partial(_draw_one, size=px), studies, workers), n, 'phantoms drawn'))
+    X, cover = zip(*with_progress(map_jobs(partial(_draw_one, size=px), studies, workers), n, 'phantoms drawn'))
     return np.stack(X), np.stack(cover), [o['truth'] for o in studies]
 
 # %% ../../nbs/train/06_tiny.ipynb #e0a5144b

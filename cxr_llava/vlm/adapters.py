@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core.files import atomic_path, CXRError, sha256, write_json
 from .family import (
     base_name, BASES, check_no_code, check_safetensors, fetch, is_hub_id, load_base, LORA_TARGETS,
-    quiet, read_object, split_revision, why)
+    quiet, read_object, split_revision, error_text)
 
 # %% ../../nbs/vlm/02_adapters.ipynb #f287f95a
 def may_replace(
@@ -165,7 +165,7 @@ def attach_adapter(
     try:
         with quiet(), _renamed(folder, names) as d: pm = PeftModel.from_pretrained(model, str(d), is_trainable=False, local_files_only=True)
         on, off = _logits(pm)
-    except Exception as e: raise CXRError(f'The adapter in {folder} does not fit {model.cxr["base"]} ({why(e)}): choose the adapter made for this base.') from e
+    except Exception as e: raise CXRError(f'The adapter in {folder} does not fit {model.cxr["base"]} ({error_text(e)}): choose the adapter made for this base.') from e
     have, want = set(names.values()), set(get_peft_model_state_dict(pm, save_embedding_layers=False))
     if want - have: raise CXRError(f'The adapter in {folder} lacks {len(want - have)} of {len(want)} weights (first: {min(want - have)}): it is for another model, or incomplete.')
     if have - want: raise CXRError(f'The adapter in {folder} has {len(have - want)} weights this model has no place for (first: {min(have - want)}): it is for another model.')

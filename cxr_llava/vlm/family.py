@@ -7,7 +7,7 @@ __all__ = ['BASES', 'LORA_TARGETS', 'DISCLAIMER', 'PRECISIONS', 'has_gpu', 'defa
            'split_revision', 'is_hub_id', 'base_name', 'read_object', 'attached_base', 'pinned', 'fetch',
            'check_safetensors', 'check_no_code', 'check_shards', 'check_settings', 'check_base', 'base_hash',
            'processor_hash', 'base_folder', 'choose_precision', 'compute_dtype', 'quantisation', 'load_processor',
-           'quiet', 'check_device', 'check_finite', 'why', 'load_base']
+           'quiet', 'check_device', 'check_finite', 'error_text', 'load_base']
 
 # %% ../../nbs/vlm/01_family.ipynb #7108612c
 import contextlib, json, math, os, re, warnings
@@ -353,7 +353,7 @@ def _unpacked(model):
         if getattr(mod, 'support_avx512bf16_for_cpu', False) and (mod.in_features % 64 or mod.out_features % 32): mod.support_avx512bf16_for_cpu = False
 
 # %% ../../nbs/vlm/01_family.ipynb #c840b456
-def why(
+def error_text(
     e, # Exception
 )->str: # Its kind and text on one line, at most 200 characters
     "What a library says of a damaged file"
@@ -378,7 +378,7 @@ def load_base(
         if prec != 'nf4': model = model.to(dev)
         hashes = dict(base_hash=base_hash(folder), processor_hash=processor_hash(folder))
     except CXRError: raise
-    except Exception as e: raise CXRError(f'The base model in {folder} cannot be loaded ({why(e)}): download it again, or choose another --precision.') from e
+    except Exception as e: raise CXRError(f'The base model in {folder} cannot be loaded ({error_text(e)}): download it again, or choose another --precision.') from e
     if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
     top = max(processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id, processor.image_token_id)
     if top >= model.get_input_embeddings().num_embeddings: raise CXRError(f'The tokenizer in {folder} has special tokens that the model does not know: its files do not belong together; download it again.')

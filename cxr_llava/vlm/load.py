@@ -10,7 +10,7 @@ import contextlib, json, math, os, sys, time
 from .family import (
     attached_base, base_folder, base_hash, base_name, BASES, check_base, check_safetensors,
     choose_precision, compute_dtype, default_base, DISCLAIMER, fetch, has_gpu, is_hub_id, load_base,
-    load_processor, LORA_TARGETS, PRECISIONS, quantisation, quiet, tiny_adapter, tiny_dir, why)
+    load_processor, LORA_TARGETS, PRECISIONS, quantisation, quiet, tiny_adapter, tiny_dir, error_text)
 from .adapters import (
     adapter_folder, attach_adapter, base_name_or_text, check_adapter_weights, check_same_base,
     random_adapter, read_adapter, save_adapter)
@@ -31,7 +31,7 @@ def _tried(m, name):
         rows, limit = m._rows([[{'from': 'human', 'value': f'{IMAGE}\nDescribe it.'}]], 1)
         (_, (p,)), = m._write(rows, xray_pixels(m.processor, Image.new('L', (64, 64))), limit)
     except torch.cuda.OutOfMemoryError: raise CXRError('The GPU has not enough memory for one X-ray: choose --precision nf4, or close what else uses it.') from None
-    except Exception as e: raise CXRError(f'The base {name} cannot take in an X-ray ({why(e)}): its settings and weights do not belong together; download it again.') from e
+    except Exception as e: raise CXRError(f'The base {name} cannot take in an X-ray ({error_text(e)}): its settings and weights do not belong together; download it again.') from e
     if math.isnan(p): raise CXRError(f'The base {name} computes NaN for an X-ray: its settings are damaged; download it again, or choose another --precision.')
     return m
 

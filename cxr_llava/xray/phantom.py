@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from ..core.files import CXRError, write_atomic, write_json
-from ..core.processes import map_jobs, told
+from ..core.processes import map_jobs, with_progress
 from cxr_llava.xray.drawing import (
     draw_lateral, draw_with_masks, draw_xray, LOBES, phantom_xray, sample_body, SIDES, TARGETS, Truth,
     truth_labels) # the other modules take these from here
@@ -192,7 +192,7 @@ def make_phantom(
         folder.mkdir(parents=True, exist_ok=True)
         (out/'phantom.json').unlink(missing_ok=True)
         drawn = map_jobs(partial(_draw_study, folder=folder, size=size), sample_studies(n, seed), workers)
-        rows = list(told(drawn, n, 'phantom studies drawn'))
+        rows = list(with_progress(drawn, n, 'phantom studies drawn'))
     except OSError as e:
         why = 'the disk is full' if e.errno==errno.ENOSPC else e.strerror
         raise CXRError(f"Cannot write phantom X-rays into {out}: {why}; free some space or choose another folder with --run.") from None

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageOps
 from ..core.files import (
     CXRError, hash_json, os_sentence, read_jsonl, say, sha256, write_atomic, write_jsonl)
-from ..core.processes import map_jobs, told
+from ..core.processes import map_jobs, with_progress
 from .pixels import (
     check_jpeg, check_size, grey8, ImageError, MAX_PIXELS, name_of, not_allowed, read_bytes, sniff)
 from .checks import look_notes, looks_inverted, trim_borders
@@ -293,7 +293,7 @@ def resize_xrays(
     except OSError as e: raise CXRError(os_sentence(e, out)) from e
     with log:
         log.write('\n') # ends a line that an interruption cut
-        for i,(job,o) in enumerate(zip(todo, told(map_jobs(_resize, todo, workers, 4), len(todo), 'X-rays prepared')), 1):
+        for i,(job,o) in enumerate(zip(todo, with_progress(map_jobs(_resize, todo, workers, 4), len(todo), 'X-rays prepared')), 1):
             name = Path(job[1]).relative_to(out).as_posix()
             done[name] = dict(out=name, key=keys[name], **o)
             if 'error' not in o: log.write(json.dumps(done[name]) + '\n')
