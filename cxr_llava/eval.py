@@ -265,7 +265,7 @@ def other_training(
     if not folder: return []
     from cxr_llava.vlm.family import load_processor
     from cxr_llava.train.batch import encode_records
-    from cxr_llava.finetune import data_hash
+    from cxr_llava.train.batch import data_hash
     recs = read_conversations(path, root=cfg.image_root or None, run=cfg.run)[:settings.get('limit') or None]
     if data_hash(encode_records(recs, load_processor(folder), settings.get('max_len', 1024))) == who['data_hash']: return []
     return [f'The baselines learned from {short(path, cfg.run)}, the adapter not from exactly these conversations: name its own with --train_path.']

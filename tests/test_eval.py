@@ -303,7 +303,7 @@ def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     "Other conversations than train.json, and only the first so many: found by the fingerprint the adapter carries"
     from cxr_llava.vlm.family import load_processor, tiny_dir
     from cxr_llava.train.batch import encode_records
-    from cxr_llava.finetune import data_hash
+    from cxr_llava.train.batch import data_hash
     from cxr_llava.sources.conversations import read_conversations
     own, other = write_json(tmp_path/'own.json', [o | dict(image=str(tiny/o['image'])) for o in read_json(tiny/'test.json')]), tmp_path/'train.json'
     write_json(other, read_json(own)[::-1])
