@@ -190,7 +190,7 @@ def training_of(
 )->dict: # Content of `finetune.json`
     "What the training of an adapter recorded beside it; empty when that is not there or of another adapter"
     from cxr_llava.vlm.adapters import read_adapter
-    from cxr_llava.finetune import run_paths
+    from cxr_llava.train.settings import run_paths
     try:
         d = read_json(run_paths(stage_config('finetune')(out=str(adapter)))['summary']) if adapter and Path(adapter).is_dir() else {}
         return d if d and d.get('adapter_hash') == read_adapter(adapter)['hash'] else {}

@@ -155,7 +155,7 @@ def test_old_conversations_never_meet_new_pictures(tmp_path, capsys):
     assert (tmp_path/'test.json').read_bytes() == was and not (tmp_path/'set_aside').exists()
     with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
         def stop(*_): raise KeyboardInterrupt
-        m.setattr('cxr_llava.xray.read.resize_xrays', stop)
+        m.setattr('cxr_llava.data.resize_xrays', stop)
         run(**args, seed=5)
     assert sorted(o.name.split('-')[0] for o in (tmp_path/'set_aside').iterdir()) == ['test', 'train', 'val']
     assert was in [o.read_bytes() for o in (tmp_path/'set_aside').iterdir()] and 'run `cxr_prompts` again' in capsys.readouterr().out

@@ -40,7 +40,7 @@ def test_ask():
     assert ask('x', 'Effusion?', Standin()) == 'Yes.'
 
 def test_which_model_answers(monkeypatch, tmp_path, capsys):
-    from cxr_llava import demo
+    from cxr_llava.panel import widgets as demo
     from cxr_llava.vlm import load as model
     asked, bare = [], Standin()
     monkeypatch.setattr(demo, '_LOADED', {})

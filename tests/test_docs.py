@@ -43,7 +43,7 @@ def test_story_pages_open_in_kaggle(site):
 def test_words_and_commands_are_linked(site):
     html, home = (site/'when.html').read_text(), (site/'index.html').read_text()
     assert html.count('<a class="term" href="glossary.html#term-nf4">NF4</a>') == 1 and 'id="term-nf4"' in (site/'glossary.html').read_text()
-    assert '<a class="api" href="push.html"><code>cxr_kaggle build --wheels</code></a>' in html
+    assert '<a class="api" href="core.push.html"><code>cxr_kaggle build --wheels</code></a>' in html
     assert 'class="term"' in home and '_all_' not in re.sub('<[^>]+>', '', (site/'eval.html').read_text())
     assert docs.glossed('# LoRA\n`LoRA` [LoRA](x) <p>LoRA</p> loras, LoRA', {'lora': 'g#l'}, set()) == '# LoRA\n`LoRA` [LoRA](x) <p>LoRA</p> <a class="term" href="g#l">loras</a>, LoRA'
 

@@ -276,7 +276,7 @@ def test_without_intervals_the_page_says_so(split, kw, why):
     assert m['warnings'][0] in (split/'report.html').read_text() and 'NaN' not in (split/'metrics.json').read_text() and '>nan' not in (split/'report.html').read_text()
     if not kw.get('num_samples'): assert '(no interval)' in m['headline']['text'] and 'without an interval' in m['gates']['blank']['text']
 
-@pytest.mark.parametrize('args,word', [(('--precision', 'fp31'), 'precision'), (('--seed', '-1'), 'seed'), (('--seed', str(2**32)), 'seed'), (('--train_path', 'nowhere.json'), 'nowhere.json')])
+@pytest.mark.parametrize('args,word', [(('--seed', '-1'), 'seed'), (('--seed', str(2**32)), 'seed'), (('--train_path', 'nowhere.json'), 'nowhere.json')])
 def test_a_bad_setting_moves_nothing(split, args, word):
     write_jsonl(split/'out/predictions/tuned.jsonl', [dict(id='s0', text='Edema.')])
     assert word in refused(split, '--data_path', split/'test.json', *args)
@@ -303,7 +303,7 @@ def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     "Other conversations than train.json, and only the first so many: found by the fingerprint the adapter carries"
     from cxr_llava.vlm.family import load_processor, tiny_dir
     from cxr_llava.train.batch import encode_records
-    from cxr_llava.finetune import data_hash
+    from cxr_llava.train.batch import data_hash
     from cxr_llava.sources.conversations import read_conversations
     own, other = write_json(tmp_path/'own.json', [o | dict(image=str(tiny/o['image'])) for o in read_json(tiny/'test.json')]), tmp_path/'train.json'
     write_json(other, read_json(own)[::-1])

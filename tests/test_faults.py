@@ -13,7 +13,8 @@ def test_full_disk_keeps_the_old_file(tmp_path):
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
-from cxr_llava.core.config import Config, run_cli, write_json
+from cxr_llava.core.config import Config, run_cli
+from cxr_llava.core.files import write_json
 run_cli(Config, lambda cfg: write_json({str(p)!r}, list(range(100000))), [])
 '''
     r = child(code)
@@ -43,7 +44,7 @@ def test_library_that_reports_a_full_disk_in_words(tmp_path):
 def test_killed_while_writing(tmp_path):
     "Whatever the moment, one whole version is left"
     p = tmp_path/'kill.json'
-    code = f'import itertools\nfrom cxr_llava.core.config import write_json\nfor i in itertools.count(): write_json({str(p)!r}, dict(i=i, rows=[i]*20000))'
+    code = f'import itertools\nfrom cxr_llava.core.files import write_json\nfor i in itertools.count(): write_json({str(p)!r}, dict(i=i, rows=[i]*20000))'
     for i in range(5):
         r = child(code)
         t = time.time()
@@ -59,7 +60,7 @@ def test_killed_while_replacing_a_folder(tmp_path):
     p = tmp_path/'adapter'
     code = f'''
 import itertools
-from cxr_llava.core.config import atomic_path
+from cxr_llava.core.files import atomic_path
 for i in itertools.count():
     with atomic_path({str(p)!r}) as d:
         d.mkdir()

@@ -63,7 +63,7 @@ import os, sys
 from pathlib import Path
 home = Path(sys.argv[1])
 import evaluate
-from cxr_llava import text_metrics as tm
+from cxr_llava.report import text_metrics as tm
 P, R = ['No effusion.', 'Mild edema.'], ['No pleural effusion.', 'Edema.']
 both = evaluate.combine([tm.metric_class(m)() for m in tm.METRICS])
 res = both.compute(predictions=P, references=R)

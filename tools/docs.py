@@ -12,7 +12,7 @@ from readme import notebook_table, text_of
 from results import results_page
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ['when', 'glossary', 'results', 'model_card', 'data_card', 'tripod'] # order in the sidebar
+PAGES = ['when', 'glossary', 'results', 'literature', 'model_card', 'data_card', 'tripod'] # order in the sidebar
 KAGGLE = 'https://www.kaggle.com/kernels/welcome?src='
 
 CONF = r'''

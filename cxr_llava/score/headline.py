@@ -15,7 +15,6 @@ from .clinical import swap_draws
 from .analysis import (
     by_group, differences, labels_of, length_thirds, score_system, state_table)
 from .health import image_gate, is_english, text_gates
-from .literature import checked_tables
 from .page import NOTICE, num, span, TITLES
 
 # %% ../../nbs/score/08_headline.ipynb #c4fa9060
@@ -107,8 +106,7 @@ def score_all(
     groups = {'Length of the reference': length_thirds(rows[lead])} | (groups or {})
     systems = {s: {k: v for k,v in d.items() if k not in ('labels', 'outcomes', 'pairs')} | dict(title=TITLES.get(s, s)) for s,d in scored.items()}
     return plain(dict(gates=gates, headline=headline(scored, gates, diffs, source), systems=systems, differences=diffs,
-        states=state_table(ref_labels, labels), groups=[dict(title=t, groups=grouped(g)) for t,g in groups.items()],
-        literature=checked_tables())), (ref_labels, labels)
+        states=state_table(ref_labels, labels), groups=[dict(title=t, groups=grouped(g)) for t,g in groups.items()])), (ref_labels, labels)
 
 # %% ../../nbs/score/08_headline.ipynb #615066a2
 def tell(
@@ -146,8 +144,7 @@ _NOTES = dict(gates='Checked before any score. A failed check withholds the head
     best='Positive studies with the most agreement and no disagreement.',
     policies='How far the result depends on reading a hedge as yes, as no, or not at all.',
     health='An untuned base and the probes are expected to be ill.',
-    literature='Printed by others, on other X-rays, with other labellers. Not comparable with the tables above.',
-    provenance='A score belongs to exactly this data, model and reading.')
+    provenance='A score belongs to exactly this data, model and reading. What others printed is in the documentation, page Literature.')
 
 def page_words(
     metrics:dict, # Content of `metrics.json`

@@ -108,7 +108,7 @@ def makes(
 )->list: # Paths
     "What a stage will have written for later ones"
     if stage == 'finetune':
-        from cxr_llava.finetune import run_paths
+        from cxr_llava.train.settings import run_paths
         return [run_paths(c)[o] for o in ('adapter', 'best')]
     names = dict(data=('', 'images', 'studies.parquet'), prompts=('train.json', 'val.json', 'test.json'), eval=())
     return [run_root(c.run)/o for o in names[stage]]
@@ -161,7 +161,7 @@ def preflight(
             from cxr_llava.vlm.family import base_name
             base_name(c.base)
         if s == 'finetune':
-            from cxr_llava.finetune import check_finetune
+            from cxr_llava.train.settings import check_finetune
             check_finetune(c)
         if s == 'eval' and c.model_path and not c.predictions and os.path.abspath(c.model_path) not in made: check_adapter(c.model_path)
         made.update(os.path.abspath(o) for o in makes(s, c))

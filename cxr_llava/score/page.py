@@ -6,9 +6,8 @@
 __all__ = ['CSS', 'COLOURS', 'MARKS', 'TITLES', 'SHORT', 'NOTICE', 'STATE_WORDS', 'esc', 'num', 'span', 'el', 'framed', 'palette',
            'whiskers', 'plot_words', 'gate_tiles', 'score_cell', 'row_title', 'is_average', 'grid', 'two_of',
            'main_table', 'system_table', 'title_of', 'gain_cell', 'plain_table', 'mark_text', 'xray_uri', 'case_card',
-           'facts_card', 'literature_box', 'headline_box', 'text_table', 'policy_table', 'counts_of', 'count_bars',
-           'forest', 'paired_table', 'state_grid', 'states_part', 'section_table', 'group_table', 'health_table',
-           'report_page']
+           'facts_card', 'headline_box', 'text_table', 'policy_table', 'counts_of', 'count_bars', 'forest',
+           'paired_table', 'state_grid', 'states_part', 'section_table', 'group_table', 'health_table', 'report_page']
 
 # %% ../../nbs/score/09_page.ipynb #7efd311a
 import base64, html, io, math
@@ -51,10 +50,10 @@ def el(
 CSS = """
 :root{color-scheme:light dark;--ink:#1f2a30;--soft:#5d676d;--line:#e4e0d6;--paper:#fbfaf7;--card:#fff;--head:#f8f6f1;--teal:#0f766e;--red:#b42318;
  --green:#1f7a4d;--amber:#8a5a12;--bad:#fef6f5;--badline:#e8b4ae;--warn:#fdf3e1;--warnline:#f0dcb4;--avg:#f6faf9;--chip:#f0eee8;
- --no:#fbd5d0;--yes:#d3efde;--foreign:#faf4e4;--foreignline:#c9b98f;--c-base:#8593a6;--c-probe:#c2803d;--c-1:#7c5cbf;--c-2:#c0487f;--c-3:#2f7fb8;--c-4:#9a7d0a}
+ --no:#fbd5d0;--yes:#d3efde;--c-base:#8593a6;--c-probe:#c2803d;--c-1:#7c5cbf;--c-2:#c0487f;--c-3:#2f7fb8;--c-4:#9a7d0a}
 @media(prefers-color-scheme:dark){:root{--ink:#e7e9ea;--soft:#9ba5ab;--line:#34393d;--paper:#15181a;--card:#1d2124;--head:#23282b;--teal:#3fb8ac;--red:#ff8a7d;
  --green:#5fc98d;--amber:#e0b260;--bad:#2c1d1c;--badline:#6b3a35;--warn:#2b2416;--warnline:#56472a;--avg:#1b2826;--chip:#2b3033;
- --no:#5c2a26;--yes:#1f4a33;--foreign:#262217;--foreignline:#6d6140;--c-base:#7d8a9a;--c-probe:#d79a5b;--c-1:#a78be6;--c-2:#e57fb0;--c-3:#6cb2e3;--c-4:#d3b53f}}
+ --no:#5c2a26;--yes:#1f4a33;--c-base:#7d8a9a;--c-probe:#d79a5b;--c-1:#a78be6;--c-2:#e57fb0;--c-3:#6cb2e3;--c-4:#d3b53f}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);
  font:15.5px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
@@ -128,12 +127,6 @@ mark.differ{background:var(--no)}
 mark.agree{background:var(--yes)}
 mark.denied{background:none;border-bottom:2px dotted var(--red)}
 mark.agree.denied{border-color:var(--green)}
-.foreign{border:2px dashed var(--foreignline);background:var(--foreign);border-radius:10px;padding:14px 18px;font-size:14px}
-.foreign .scroll{background:transparent;border-color:var(--foreignline)}.foreign+.foreign{margin-top:16px}
-.foreign thead th{background:transparent}
-.foreign th,.foreign td{border-color:var(--foreignline);padding:4px 10px;font-weight:400}
-.stamp{font-weight:700;color:var(--amber);text-transform:uppercase;letter-spacing:.06em;font-size:12px;margin:0}
-.foreign s{color:var(--red)}.foreign li{margin:2px 0}
 dl{display:grid;grid-template-columns:150px 1fr;gap:3px 16px;margin:8px 0;font-size:13.5px}
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}
@@ -371,23 +364,6 @@ def facts_card(
     known = {k: v for k,v in facts.items() if v not in (None, '', {}, [])}
     return el('dl', *[el('dt', esc(k.replace('_', ' '))) + el('dd', esc(flat(v))) for k,v in known.items()])
 
-# %% ../../nbs/score/09_page.ipynb #75625b75
-def literature_box(
-    lit:dict, # A table such as `literature.COURSE`, with its `check`
-)->str: # HTML
-    "A table of somebody else, marked as such; cells that cannot be right are struck"
-    wrong = {tuple(c) for c in lit['check']['cells']}
-    def cell(row, j, v): return el('td', el('s', num(v), title='cannot be') if (row, j) in wrong else num(v), cls='n')
-    def line(row, vs): return el('tr', el('th', esc(row)), *[cell(row, j, v) for j,v in enumerate(vs)])
-    rows = list(lit['rows'].items()) + ([('Average as printed', lit['average'])] if lit.get('average') else [])
-    again = lit['check'].get('recomputed')
-    if again: rows.append(('Average of the cells', again))
-    facts = dict(source=lit['source'], seen=lit['seen'], data=lit['data'], n=lit['n'], labels=lit['labeller'], checked=lit['check']['checked'])
-    bad = [el('li', el('b', esc(o))) for o in lit['check']['faults']] + [el('li', esc(o)) for o in lit['known']]
-    return el('div', el('p', 'Not measured here', cls='stamp'), el('p', el('b', esc(lit['title']))), facts_card(facts),
-              grid(['Finding', *[f'{m}: {s}' for m,s in lit['columns']]], [line(*r) for r in rows]), el('p', 'What is known about it:'),
-              el('ul', *bad), cls='foreign')
-
 # %% ../../nbs/score/09_page.ipynb #6e640bff
 NOTICE = ('Research and education only. Not a medical device: no number and no report on this page may guide '
           'the care of a patient.')
@@ -581,5 +557,4 @@ def _sources(m):
     return [_part('Overlap of words', words['text'], text_table(s)),
         _part('All fourteen observations', words['fourteen'], fold('Show the table', main_table(s, m['rows']['fourteen']))),
         _part('Uncertain labels', words['policies'], policy_table(s)), _part('Health of every system', words['health'], health_table(s)),
-        _part('Numbers from elsewhere', words['literature'], ''.join(map(literature_box, m.get('literature', [])))),
         _part('Where these numbers come from', words['provenance'], facts_card(m['provenance']) + fold('How each system was made', made))]
