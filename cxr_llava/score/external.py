@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NAMES', 'KEYS', 'URLS', 'OPEN', 'CREDENTIALED', 'PRICES', 'IMAGE_TOKENS', 'FORMAT', 'SIDE', 'SECONDS', 'RETRIES',
            'Record', 'plain_name', 'read_records', 'pick_names', 'as_text', 'as_id', 'read_texts', 'reference_hash',
-           'check_ids', 'same_references', 'names_of', 'load_pairs', 'copied', 'OutsideConfig', 'check_url',
-           'looks_closed', 'check_may_leave', 'cost_of', 'question_of', 'most_tokens', 'estimate', 'picture_url',
-           'request_of', 'Answer', 'read_answer', 'open_client', 'address_of', 'redact', 'hopeless', 'adapted',
-           'NoAnswer', 'ask', 'key_of', 'system_name', 'run_outside', 'main']
+           'check_ids', 'same_references', 'names_of', 'load_pairs', 'copied', 'OutsideConfig', 'looks_closed',
+           'check_may_leave', 'cost_of', 'question_of', 'most_tokens', 'estimate', 'picture_url', 'request_of',
+           'Answer', 'read_answer', 'open_client', 'address_of', 'redact', 'hopeless', 'adapted', 'NoAnswer', 'ask',
+           'key_of', 'system_name', 'run_outside', 'main']
 
 # %% ../../nbs/score/10_external.ipynb #d4662946
 import base64, csv, gzip, io, json, math, os, re, zlib
@@ -18,10 +18,10 @@ from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import urlsplit
 from ..core.config import Config, run_cli
-from ..core.files import CXRError, hash_json, read_json, Rejects, say, write_json
+from ..core.files import append_jsonl, CXRError, hash_json, read_json, Rejects, say, write_json
 from ..core.run_folder import find_artifact, run_root, versions
 from .systems import (
-    append_rows, check_rows, manifest_of, now, read_items, split_hash, stored_rows)
+    check_rows, manifest_of, now, read_items, split_hash, stored_rows)
 from ..vlm.chat_format import format_answer
 from ..xray.read import read_xray
 
@@ -41,14 +41,14 @@ def _file_text(path):
     if not text.strip(): raise CXRError(f'{path} is empty: nothing to score.')
     return text
 
-# %% ../../nbs/score/10_external.ipynb #59f38d75
+# %% ../../nbs/score/10_external.ipynb #180f9b58
 @dataclass
 class Record:
     "One record of a file"
     where:str # File and line, in words
     values:dict # Column -> value
 
-# %% ../../nbs/score/10_external.ipynb #eb26f39f
+# %% ../../nbs/score/10_external.ipynb #07d3ea48
 def _json_lines(text, path):
     "Read one record per line"
     records = []
@@ -60,7 +60,7 @@ def _json_lines(text, path):
             raise CXRError(f'{where} is not valid JSON ({e}): mend or complete it; nothing was scored.') from None
     return records
 
-# %% ../../nbs/score/10_external.ipynb #a709211d
+# %% ../../nbs/score/10_external.ipynb #1c405837
 def _table(text, path):
     "Read the rows of a CSV or TSV with a header"
     header = text.lstrip('\r\n').split('\n', 1)[0]
@@ -77,29 +77,22 @@ def _table(text, path):
             raise CXRError(f'{path}, line {number} has {len(row)} fields where the header has {len(names)}: put texts with commas in quotes.')
     return [Record(f'{path}, line {number}', dict(zip(names, row))) for number,row in rows]
 
-# %% ../../nbs/score/10_external.ipynb #a9d532ca
+# %% ../../nbs/score/10_external.ipynb #bf823ef2
 def _unwrapped(content, path):
     "Take the records out of a dict that only wraps them or names splits"
     if not isinstance(content, dict): return content
-    name = 'test' if isinstance(content.get('test'), list) else next(iter(content), '')
+    name = 'test' if 'test' in content else next(iter(content), '')
     inside = content.get(name)
-    if name != 'test' and not (len(content) == 1 and _is_records(inside)): return content
-    words = 'of its split' if name == 'test' else 'under'
-    say(f'{path}: the {len(inside)} records {words} "{name}" are used')
+    wraps = len(content) == 1 and isinstance(inside, list) and inside and all(isinstance(o, dict) for o in inside)
+    if not wraps and not (name == 'test' and isinstance(inside, list)): return content
+    say(f'{path}: the {len(inside)} records under "{name}" are used')
     return inside
 
-def _is_records(value): return isinstance(value, list) and bool(value) and all(isinstance(o, dict) for o in value)
-
-# %% ../../nbs/score/10_external.ipynb #f228dc88
-def _by_row(column):
-    "Turn a column into a dict from row to value; `None` where it is no column"
-    if isinstance(column, dict): return column
-    return dict(enumerate(column)) if isinstance(column, list) else None
-
+# %% ../../nbs/score/10_external.ipynb #ce44572a
 def _from_columns(content, path):
     "Turn columns into records; any other dict is the only record of its file"
-    columns = [_by_row(column) for column in content.values()]
-    if not all(columns) or max(map(len, columns)) < 2: return [content]
+    columns = [dict(enumerate(o)) if isinstance(o, list) else o for o in content.values()]
+    if not all(isinstance(o, dict) and o for o in columns) or max(map(len, columns)) < 2: return [content]
     rows = list(columns[0])
     if any(list(column) != rows for column in columns):
         raise CXRError(f'{path} holds columns of different lengths or rows: give every study a value in each.')
@@ -116,7 +109,7 @@ def _json_records(content, path):
     texts = {key: o if isinstance(o, dict) else dict(text=o) for key,o in content.items()}
     return [Record(f'{path}, "{key}"', o | dict(id=key)) for key,o in texts.items()]
 
-# %% ../../nbs/score/10_external.ipynb #a35bdd51
+# %% ../../nbs/score/10_external.ipynb #b860f4cd
 def _parse(text, path):
     "Read the records of a text, whatever its form"
     first = text.lstrip()[0]
@@ -144,7 +137,7 @@ def read_records(
         record.values = {plain_name(key): value for key,value in record.values.items()}
     return records
 
-# %% ../../nbs/score/10_external.ipynb #a9ea541b
+# %% ../../nbs/score/10_external.ipynb #5283e06c
 NAMES = dict(
     id='id study_id studyid uid dicom_id image_id image image_path img_id filename file_name file case_id name key'.split(),
     prediction='''prediction predictions predicted pred generated generated_report generation hypothesis hyp candidate output response
@@ -181,7 +174,7 @@ def as_text(
     if not isinstance(value, str) or value.strip().lower() in ('nan', 'none', 'null', '<na>'): return None
     return value
 
-# %% ../../nbs/score/10_external.ipynb #8f3e7dfa
+# %% ../../nbs/score/10_external.ipynb #882fc8b7
 def as_id(
     value, # Of an id column
 )->str: # The id as text, or `None` where it is none
@@ -192,7 +185,7 @@ def as_id(
     text = re.sub(r'^(\d+)\.0$', r'\1', str(value).strip())
     return text if text.lower() not in ('', 'nan') else None
 
-# %% ../../nbs/score/10_external.ipynb #c7826fc7
+# %% ../../nbs/score/10_external.ipynb #32960e41
 def _composed_report(values):
     "Take the report from a conversation or from separate sections"
     turns = values.get('conversations')
@@ -200,7 +193,7 @@ def _composed_report(values):
     answer = turns[1] if len(turns) > 1 else None
     return answer.get('value', answer.get('content')) if isinstance(answer, dict) else None
 
-# %% ../../nbs/score/10_external.ipynb #fe4eb04b
+# %% ../../nbs/score/10_external.ipynb #0a0730a3
 _COMPOSED = '(composed)' # In place of a column: the report is put together
 
 def _find_columns(records, side, path):
@@ -217,7 +210,7 @@ def _find_columns(records, side, path):
 
 def _value(values, name): return _composed_report(values) if name == _COMPOSED else values.get(name)
 
-# %% ../../nbs/score/10_external.ipynb #c6631781
+# %% ../../nbs/score/10_external.ipynb #718aa215
 def _test_split(records, path):
     "Keep the test split, where there are several"
     kept = [o for o in records if o.values.get('split') == 'test']
@@ -268,7 +261,7 @@ def reference_hash(
     "Fingerprint a split by its ids and its references"
     return hash_json(sorted([o['id'], o['reference']] for o in rows))
 
-# %% ../../nbs/score/10_external.ipynb #ce23505e
+# %% ../../nbs/score/10_external.ipynb #cbfa46d8
 def check_ids(
     have, # Ids of the predictions
     want, # Ids of the references
@@ -306,7 +299,7 @@ def same_references(
         raise CXRError(f'{path} carries other references than those given for {len(other)} studies, such as "{other[0]}": '
             'it was made for another version of them.')
 
-# %% ../../nbs/score/10_external.ipynb #896fc0ac
+# %% ../../nbs/score/10_external.ipynb #4710522f
 def _common(want, files):
     "Keep the references that every file has a prediction for; `files` holds pairs of a path and its ids"
     empty = {key for key,o in want.items() if not o['reference'].strip()}
@@ -319,7 +312,7 @@ def _common(want, files):
         say(f'ONLY THE INTERSECTION IS SCORED: {len(common)} of {len(want)} studies; {path} lacks {lost} and has {more} others')
     return common
 
-# %% ../../nbs/score/10_external.ipynb #ca8f27cc
+# %% ../../nbs/score/10_external.ipynb #296b32a4
 def names_of(
     paths, # Files
 )->list: # One name each, none twice
@@ -327,7 +320,7 @@ def names_of(
     stems = [Path(Path(path).name.removesuffix('.gz')).stem for path in paths]
     return [f'{stem}-{i + 1}' if stem in stems[:i] else stem for i,stem in enumerate(stems)]
 
-# %% ../../nbs/score/10_external.ipynb #f3bf2912
+# %% ../../nbs/score/10_external.ipynb #77b03b09
 def _joined(rows, want, path):
     "Put predictions beside their references, in the order of the references"
     by_id = {o['id']: o for o in rows}
@@ -335,7 +328,7 @@ def _joined(rows, want, path):
         raise CXRError(f'All {len(want)} reports in {path} are empty: there is nothing to score.')
     return [dict(id=key, text=by_id[key]['prediction'], reference=o['reference'], stopped=by_id[key]['stopped']) for key,o in want.items()]
 
-# %% ../../nbs/score/10_external.ipynb #0b36aaf5
+# %% ../../nbs/score/10_external.ipynb #4663abd9
 def _patients(want, files):
     "Find the patient of each study: the references know, or the first file that does"
     patients = {key: o['patient'] for key,o in want.items()}
@@ -407,12 +400,10 @@ class OutsideConfig(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        check_url(self.base_url)
+        _check_url(self.base_url)
 
-# %% ../../nbs/score/10_external.ipynb #6504fc90
-def check_url(
-    url:str, # `base_url`
-):
+# %% ../../nbs/score/10_external.ipynb #0a98b844
+def _check_url(url):
     "Raise `CXRError` for an address that would show the key"
     parts = urlsplit(url)
     if url and (parts.scheme not in ('http', 'https') or not parts.hostname):
@@ -429,13 +420,11 @@ _LOOKS = {'a MIMIC patient id': r'(?<![a-z0-9])p1\d{7}(?!\d)', 'a MIMIC study id
     'a MIMIC image id': r'(?<![0-9a-f])[0-9a-f]{8}(?:-[0-9a-f]{8}){4}(?![0-9a-f])', 'de-identification blanks': r'_{3,}',
     'the name of a data set under a use agreement': '|'.join(o for o in CREDENTIALED if o != 'course')}
 
-def looks_closed(
-    text:str, # An id, a path or a text
-)->str: # What it looks like, or `None`
-    "Say whether a text looks like data under a use agreement"
+def looks_closed(text):
+    "Say what data under a use agreement an id, path or text looks like, or `None`"
     return next((what for what,pattern in _LOOKS.items() if re.search(pattern, text, re.I)), None)
 
-# %% ../../nbs/score/10_external.ipynb #8cc87567
+# %% ../../nbs/score/10_external.ipynb #5fe0560f
 def _closed_sign(item, row, path):
     "Say what about a study looks like data under a use agreement, or `None`"
     patient = str(row.get('patient_id') or '')
@@ -468,33 +457,24 @@ PRICES = { # US dollars per million tokens read and written, from the providers'
     'gemini-2.5-pro': (1.25, 10.), 'gemini-2.5-flash': (.3, 2.5)}
 IMAGE_TOKENS = 1100 # One picture of `SIDE` pixels, rounded up over both providers' rules
 
-def cost_of(
-    cfg:OutsideConfig, # Settings
-    read:int, # Tokens
-    wrote:int, # Tokens
-)->float: # US dollars; `None` where the price is unknown
-    "Multiply tokens by their price"
+def cost_of(cfg, read, wrote):
+    "Price the tokens read and written, in US dollars; `None` where the price is unknown"
     per_million = (cfg.price_in, cfg.price_out) if min(cfg.price_in, cfg.price_out) >= 0 else PRICES.get(cfg.model)
     if per_million is None: return None
     return (read*per_million[0] + wrote*per_million[1])/1e6
 
-# %% ../../nbs/score/10_external.ipynb #340c0f66
+# %% ../../nbs/score/10_external.ipynb #a1113925
 FORMAT = 'Answer with the report only, in two sections headed FINDINGS: and IMPRESSION:.'
 
-def question_of(item)->str:
-    "The question of a study, with the form of the answer"
-    return f'{item["question"]}\n{FORMAT}'
+def question_of(item): return f'{item["question"]}\n{FORMAT}'
 
-# %% ../../nbs/score/10_external.ipynb #2da5272b
-def most_tokens(cfg, items)->tuple:
-    "Count the tokens that would be read, and could be written"
+# %% ../../nbs/score/10_external.ipynb #f4a50d4a
+def most_tokens(cfg, items):
+    "Count the tokens that would be read, and those that could be written"
     read = sum(len(question_of(item))//3 + IMAGE_TOKENS*len(item['images']) for item in items)
     return read, cfg.max_new_tokens*len(items)
 
-def estimate(
-    cfg:OutsideConfig, # Settings
-    items:list, # Studies to send
-)->str: # One sentence
+def estimate(cfg, items):
     "Say what the reports would cost at most"
     read, wrote = most_tokens(cfg, items)
     cost = cost_of(cfg, read, wrote)
@@ -504,28 +484,23 @@ def estimate(
 # %% ../../nbs/score/10_external.ipynb #3a41191e
 SIDE = 1024 # Longest side of the picture sent, in pixels
 
-def picture_url(
-    path, # An X-ray
-)->str: # `data:` address with a JPEG
-    "Encode the pixels of an X-ray and nothing else"
+def picture_url(path):
+    "Write the pixels of an X-ray, and nothing else, as a `data:` address"
     im = read_xray(path).image.convert('L')
     im.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     im.save(file, 'JPEG', quality=90)
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
-# %% ../../nbs/score/10_external.ipynb #6491fe8a
-def request_of(
-    cfg:OutsideConfig, # Settings
-    item:dict, # A study, from `read_items`
-)->dict: # Arguments of `client.chat.completions.create`
-    "Write the request for one report"
+# %% ../../nbs/score/10_external.ipynb #b8e779ee
+def request_of(cfg, item):
+    "Write the arguments of `client.chat.completions.create` for one study"
     pictures = [dict(type='image_url', image_url=dict(url=picture_url(path))) for path in item['images']]
     content = [dict(type='text', text=question_of(item)), *pictures]
     return dict(model=cfg.model, messages=[dict(role='user', content=content)],
         max_completion_tokens=cfg.max_new_tokens, temperature=0)
 
-# %% ../../nbs/score/10_external.ipynb #df06ba37
+# %% ../../nbs/score/10_external.ipynb #d00e7d0d
 @dataclass
 class Answer:
     "What a model answered"
@@ -535,10 +510,8 @@ class Answer:
     tokens:list # Read and written
 
 # %% ../../nbs/score/10_external.ipynb #4ec27d8a
-def read_answer(
-    reply, # From `client.chat.completions.create`; half a document comes as text or `None`
-)->Answer: # `None` where the reply holds no answer
-    "Take the answer out of a reply"
+def read_answer(reply):
+    "Take the `Answer` out of a reply; `None` where there is none"
     choices = getattr(reply, 'choices', None)
     if not isinstance(choices, list) or not choices: return None
     message = getattr(choices[0], 'message', None)
@@ -552,14 +525,11 @@ def read_answer(
     tokens = [getattr(usage, kind, None) or 0 for kind in ('prompt_tokens', 'completion_tokens')]
     return Answer(text, not cut, refused, tokens)
 
-# %% ../../nbs/score/10_external.ipynb #8e1533ca
+# %% ../../nbs/score/10_external.ipynb #ed89e97f
 SECONDS = 120. # Time to wait for an answer
 RETRIES = 6 # Times a request is repeated
 
-def open_client(
-    cfg:OutsideConfig, # Settings
-    key:str, # The key
-): # `openai.OpenAI`
+def open_client(cfg, key):
     "Open a connection to the service. Raises `CXRError` when the package is missing"
     try: import openai
     except ImportError:
@@ -569,21 +539,12 @@ def open_client(
 
 def address_of(cfg): return cfg.base_url or URLS[cfg.provider]
 
-# %% ../../nbs/score/10_external.ipynb #f39461da
-def redact(
-    text, # Anything that may be shown or written
-    key:str, # The key
-)->str: # Without it
-    "Take the key out of a text"
-    return str(text).replace(key, '[key]') if key else str(text)
+# %% ../../nbs/score/10_external.ipynb #aeeb3f08
+def redact(text, key): return str(text).replace(key, '[key]')
 
 # %% ../../nbs/score/10_external.ipynb #abcbccc8
-def hopeless(
-    e, # `openai.APIStatusError`
-    cfg:OutsideConfig, # Settings
-    key:str, # The key
-)->CXRError: # To be raised
-    "Write the sentence for a reply that ends the job"
+def hopeless(e, cfg, key):
+    "Write the `CXRError` for a reply that ends the job"
     code, host, name = e.status_code, urlsplit(address_of(cfg)).hostname, KEYS[cfg.provider]
     if code in (401, 403): return CXRError(f'{host} refused the key in {name} ({code}): check it, and that it may use {cfg.model}.')
     if code == 404: return CXRError(f'{host} knows no model {cfg.model!r} at this address (404): check --model and --base_url.')
@@ -591,24 +552,25 @@ def hopeless(
     if 300 <= code < 400:
         return CXRError(f'{host} answered with a redirect ({code}), which is not followed since the key would go along: '
             'give the final address with --base_url.')
-    words = redact(' '.join(e.response.text.split()), key)[:200]
-    return CXRError(f'{host} refused the request ({code}): {words}')
+    return CXRError(f'{host} refused the request ({code}): {redact(" ".join(e.response.text.split()), key)[:200]}')
 
-# %% ../../nbs/score/10_external.ipynb #8a16ee27
-def adapted(
-    request:dict, # From `request_of`
-    complaint:str, # What the server says about it
-)->dict: # Another request; `None` when there is nothing to change
-    "Write a refused request in older words"
-    request = dict(request)
-    if 'max_completion_tokens' in complaint and 'max_completion_tokens' in request:
-        return request | dict(max_tokens=request.pop('max_completion_tokens'))
-    if 'temperature' in complaint and request.pop('temperature', None) is not None: return request
-    return None
+# %% ../../nbs/score/10_external.ipynb #0cc44eeb
+def adapted(request, complaint):
+    "Write a refused request in older words; `None` when there is nothing to change"
+    name = next((o for o in ('max_completion_tokens', 'temperature') if o in complaint and o in request), None)
+    if name is None: return None
+    rest = {key: value for key,value in request.items() if key != name}
+    return rest if name == 'temperature' else rest | dict(max_tokens=request[name])
 
-# %% ../../nbs/score/10_external.ipynb #396cbfb3
+# %% ../../nbs/score/10_external.ipynb #2d0d55b8
 class NoAnswer(Exception): "A study that is not answered now; another run may get its report"
 
+def _is_busy(e):
+    "Check whether a server may answer the same request later; an empty account will not"
+    if e.status_code == 429 and re.search('insufficient_quota|billing', e.response.text): return False
+    return e.status_code in (408, 409, 425, 429) or e.status_code >= 500
+
+# %% ../../nbs/score/10_external.ipynb #3995c2b5
 def ask(
     client, # From `open_client`
     cfg:OutsideConfig, # Settings
@@ -616,43 +578,29 @@ def ask(
     key:str, # The key
 )->Answer: # Its report
     "Get the report of one study. Raises `NoAnswer`, or `CXRError` when asking again would not help"
+    import openai
     request = request_of(cfg, item)
     for _ in range(RETRIES + 1):
-        try: answer = read_answer(_reply(client, request))
-        except _Refused as e:
-            request = adapted(request, e.error.response.text) if e.error.status_code == 400 else None
-            if request is None: raise hopeless(e.error, cfg, key) from None
+        try: answer = read_answer(client.chat.completions.create(**request))
+        except openai.APIConnectionError as e: raise NoAnswer(f'no connection: {type(e.__cause__ or e).__name__}') from None
+        except openai.APIStatusError as e:
+            if _is_busy(e): raise NoAnswer(f'status {e.status_code}') from None
+            request = adapted(request, e.response.text) if e.status_code == 400 else None
+            if request is None: raise hopeless(e, cfg, key) from None
             continue
+        except (ValueError, openai.APIError): continue
         if answer: return answer
     raise NoAnswer('replies without an answer')
 
-# %% ../../nbs/score/10_external.ipynb #57aeec32
-class _Refused(Exception):
-    "A reply after which the same request need not be sent again"
-    def __init__(self, error): self.error = error
-
-def _reply(client, request):
-    "Send one request; the client repeats it when that may help"
-    import openai
-    try: return client.chat.completions.create(**request)
-    except openai.APIConnectionError as e: raise NoAnswer(f'no connection ({type(e.__cause__ or e).__name__})') from None
-    except openai.APIStatusError as e:
-        broke = e.status_code == 429 and re.search('insufficient_quota|billing', e.response.text)
-        if not broke and (e.status_code in (408, 409, 425, 429) or e.status_code >= 500): raise NoAnswer(f'status {e.status_code}') from None
-        raise _Refused(e) from None
-    except (ValueError, openai.OpenAIError): return None # half a document
-
 # %% ../../nbs/score/10_external.ipynb #58c3ddfc
-def key_of(
-    cfg:OutsideConfig, # Settings
-)->str: # The key
+def key_of(cfg):
     "Read the key from the environment. Raises `CXRError` when it is not there"
     name = KEYS[cfg.provider]
     key = os.environ.get(name, '').strip()
     if len(key) < 8: raise CXRError(f'There is no key in {name}: set it in the environment (on Kaggle from a secret), never in a notebook.')
     return key
 
-# %% ../../nbs/score/10_external.ipynb #b8167026
+# %% ../../nbs/score/10_external.ipynb #04b542b6
 def system_name(cfg): return re.sub(r'[^\w.-]+', '-', f'{cfg.provider}-{cfg.model}')
 
 def _made_with(cfg, items):
@@ -680,7 +628,7 @@ def _ask_all(cfg, items, file, key):
         failures = 0
         spent += cost_of(cfg, *answer.tokens) or 0
         rows.append(_row(item, answer, key))
-        append_rows(file, rows[-1:])
+        append_jsonl(file, rows[-1:])
     if spent: say(f'{len(rows)} answers, {spent:.2f} US dollars by the tokens that the provider counted')
     return rows
 
@@ -689,7 +637,7 @@ def _row(item, answer, key):
     refused = dict(refused=redact(answer.refused, key)) if answer.refused else {}
     return dict(id=item['id'], text=redact(answer.text, key), stopped=answer.stopped, reference=item['reference'], tokens=answer.tokens, **refused)
 
-# %% ../../nbs/score/10_external.ipynb #d936fd16
+# %% ../../nbs/score/10_external.ipynb #9579fbb6
 def run_outside(
     cfg:OutsideConfig, # Settings
 )->list: # Rows, as they are in `predictions/<name>.jsonl`; empty when nothing was to be sent
