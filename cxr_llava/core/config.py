@@ -9,7 +9,7 @@ __all__ = ['unknown_key', 'Config', 'load', 'to_dict', 'show', 'replaced', 'run_
 import dataclasses, difflib, errno, os, sys
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from .files import _text, CXRError, os_sentence, say
+from .files import CXRError, os_sentence, read_text, say
 
 # %% ../../nbs/core/02_config.ipynb #9bc566f5
 _WANTED = dict(str='text', int='a whole number', float='a number', bool='true or false')
@@ -49,7 +49,7 @@ def unknown_key(
 def _read_yaml(path):
     "Settings of a YAML file as a dict"
     import yaml
-    try: d = yaml.safe_load(_text(path))
+    try: d = yaml.safe_load(read_text(path))
     except yaml.YAMLError as e:
         m = getattr(e, 'problem_mark', None)
         at = f' at line {m.line + 1}' if m else ''
