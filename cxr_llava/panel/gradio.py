@@ -32,8 +32,7 @@ def _restricted_in(path):
     "What looks like MIMIC-CXR in one path, or ''"
     import pandas as pd
     if _MIMIC.search(str(path)): return path.name
-    if not path.is_dir(): return ''
-    for entry in list_folder(path):
+    for entry in list_folder(path) if path.is_dir() else []:
         if _MIMIC.search(entry): return entry
     for manifest in (path/'studies.parquet', path.parent/'studies.parquet'):
         if manifest.is_file() and 'mimic' in set(pd.read_parquet(manifest, columns=['source']).source): return 'the manifest of its run'
