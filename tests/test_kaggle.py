@@ -330,12 +330,12 @@ def test_attached_base_model(tmp_path, monkeypatch, at):
 
 @pytest.mark.parametrize('names,cap,word', [([], (0, 0), 'switch'), (['Tesla P100-PCIE-16GB'], (6, 0), 'too old'), (['Tesla T4']*2, (7, 5), 'one process on each'), (['NVIDIA L4']*4, (8, 9), 'bfloat16')])
 def test_gpus_in_words(names, cap, word):
-    from cxr_llava.core.kaggle import gpu_plan
-    assert word in gpu_plan(names, cap)['note']
+    from cxr_llava.core.kaggle import gpu_note
+    assert word in gpu_note(names, cap)
 
 def test_session_stops_on_a_card_that_is_too_old(monkeypatch):
     from cxr_llava.core import kaggle as k
-    monkeypatch.setattr(k, 'gpus', lambda: k.gpu_plan(['Tesla P100-PCIE-16GB'], (6, 0)))
+    monkeypatch.setattr(k, 'gpus', lambda: k.gpu_note(['Tesla P100-PCIE-16GB'], (6, 0)))
     with pytest.raises(CXRError, match='T4 x2') as e: k.session()
     assert '\n' not in str(e.value)
 
