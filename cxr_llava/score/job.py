@@ -22,7 +22,6 @@ from ..train.settings import check_finetune, FinetuneConfig, run_paths
 # %% ../../nbs/score/12_job.ipynb #f3a37186
 CONFIGS = dict(data=DataConfig, prompts=PromptConfig, finetune=FinetuneConfig, eval=EvalConfig)
 
-# %% ../../nbs/score/12_job.ipynb #df83c3f9
 @dataclass
 class RunConfig(Config):
     "The whole job: X-rays and reports in, a tuned model, its scores and a page out"

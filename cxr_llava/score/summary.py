@@ -121,7 +121,6 @@ def _score_parts(metrics):
     return dict(headline=page.headline_box(metrics['headline']), gates=page.gate_tiles(metrics['gates']),
         scores=page._legend(systems) + page.main_table(systems, rows), systems=page.system_table(systems))
 
-# %% ../../nbs/score/13_summary.ipynb #9ccc750b
 def summary_page(
     summary:dict, # Content of `summary.json`
     metrics:dict=None, # Content of `metrics.json`, when the evaluation ran
@@ -138,7 +137,6 @@ def summary_page(
 NEXT = '''cxr_report YOUR_XRAY.png --lora_repo {adapter}    # a report for an X-ray of yours
 cxr_demo --local_model {adapter}                  # the same as a panel'''
 
-# %% ../../nbs/score/13_summary.ipynb #51dd3e6a
 def _seen_from(run, adapter):
     "An adapter as a page in the run folder names it; `None` without one"
     if adapter and Path(adapter).exists(): return os.path.relpath(adapter, run)
