@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from cxr_llava.core.files import CXRError
 from cxr_llava.vlm.certainty import Certainty, inside, interval, MAPS, measure_places, phantom_cases, SURE
-from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.bases import tiny_adapter
 from cxr_llava.vlm.load import load_model
 from cxr_llava.xray.drawing import phantom_xray
 

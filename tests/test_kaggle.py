@@ -29,9 +29,9 @@ def test_nothing_else_installs(name):
     assert not [s for s in rest if re.search(r'^[!%]\s*(pip|conda|apt)|pip install -', s, re.M)]
 
 def test_install_cell_asks_for_this_version_and_the_wheels():
-    need = re.search(r'NEED = (\[.*?\])', source(install_cell('00_data')))[1]
-    assert json.loads(need.replace("'", '"')) == [f'cxr_llava=={VERSION}', *NEED]
-    assert f'/v{VERSION}' in source(install_cell('00_data'))
+    need = re.search(r"NEED = '(.*?)'", source(install_cell('00_data')))[1]
+    assert need.split() == [f'cxr_llava=={VERSION}', *NEED]
+    assert f'/v{VERSION}' in source(install_cell('00_data')) and f'cxr_llava-{VERSION}-*.whl' in source(install_cell('00_data'))
 
 def wheel(folder, name, version):
     "A wheel with one empty module"
@@ -58,7 +58,9 @@ def run_cell(venv, top, target, kaggle=True):
     env = {k: v for k,v in os.environ.items() if not k.startswith(('PIP_', 'KAGGLE_', 'CXR_', 'PYTHON'))}
     env |= dict(CXR_KAGGLE_ROOT=str(top), PIP_TARGET=str(target), PYTHONPATH=str(target), PIP_CONFIG_FILE=os.devnull, PIP_INDEX_URL='http://127.0.0.1:9/',
         PIP_RETRIES='0', PIP_DEFAULT_TIMEOUT='1', https_proxy='http://127.0.0.1:9', http_proxy='http://127.0.0.1:9', no_proxy='')
-    if kaggle: env['KAGGLE_KERNEL_RUN_TYPE'] = 'Batch'
+    if kaggle:
+        env['KAGGLE_KERNEL_RUN_TYPE'] = 'Batch'
+        target.mkdir(exist_ok=True)
     code = source(install_cell('00_data')) + '\nprint(*lacks)\nimport importlib\nif os.environ.get("KAGGLE_KERNEL_RUN_TYPE"): importlib.import_module("cxr_llava")'
     return subprocess.run([str(venv/'bin/python'), '-c', code], env=env, cwd=target.parent, capture_output=True, text=True, timeout=120)
 

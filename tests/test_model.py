@@ -7,7 +7,7 @@ from cxr_llava.core.files import CXRError, read_jsonl
 from cxr_llava.xray.pixels import ImageError
 from cxr_llava.vlm.passes import quick_pass
 from cxr_llava.vlm.chat_format import make_prompt
-from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.bases import tiny_adapter
 from cxr_llava.vlm.generate import Report
 from cxr_llava.vlm.load import load_model, main
 from cxr_llava.vlm.folder import find_xrays, part_of, rejects_of, report_folder

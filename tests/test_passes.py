@@ -2,7 +2,7 @@
 import copy
 import pytest, torch
 from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration
-from cxr_llava.vlm.family import load_base, tiny_adapter
+from cxr_llava.vlm.bases import load_base, tiny_adapter
 from cxr_llava.vlm.adapters import attach_adapter
 from cxr_llava.vlm.passes import quick_pass
 

@@ -9,7 +9,8 @@ __all__ = ['Report', 'sentence_spans', 'inert', 'image_tokens', 'tokenise', 'xra
 import re
 from dataclasses import dataclass, field
 from fastcore.basics import patch
-from .family import DISCLAIMER
+from .bases import DISCLAIMER
+from .family import family_of
 from .chat_format import parse_answer
 
 # %% ../../nbs/vlm/05_generate.ipynb #7d619ecd
@@ -86,40 +87,18 @@ from .chat_format import IMAGE, make_prompt, neutralise, render_chat
 from .passes import copied, quick_pass
 
 # %% ../../nbs/vlm/05_generate.ipynb #624d3dd3
-def image_tokens(
-    processor, # A `LlavaProcessor`
-)->int: # 576 for LLaVA-1.5, 64 for the tiny one
+def image_tokens(processor)->int:
     "Tokens one X-ray takes"
-    size = processor.image_processor.crop_size or processor.image_processor.size
-    n = (size['height']//processor.patch_size)*(size['width']//processor.patch_size) + processor.num_additional_image_tokens
-    return n - (processor.vision_feature_select_strategy == 'default')
+    return family_of(processor).image_tokens(processor)
 
-def tokenise(
-    processor, # A `LlavaProcessor`
-    text:str, # As `render_chat` writes it
-    spans:list=(), # (start, end) of the answers in `text`
-)->tuple: # Token ids, and labels: the id inside an answer, -100 elsewhere
-    "Token ids of a chat with its X-rays expanded, and the labels of its answers"
-    n, tok = image_tokens(processor), processor.tokenizer
-    places = [m.start() for m in re.finditer(re.escape(IMAGE), text)]
-    def moved(i): return i + (n - 1)*len(IMAGE)*sum(p < i for p in places)
-    enc = tok(text.replace(IMAGE, IMAGE*n), return_offsets_mapping=True, verbose=False)
-    ends = [(moved(a), moved(b)) for a,b in spans]
-    labels = [t if any(a < e and s < b for a,b in ends) else -100 for t,(s,e) in zip(enc['input_ids'], enc['offset_mapping'])]
-    return enc['input_ids'], labels
+def tokenise(processor, text, spans=()):
+    "Token ids and labels of a rendered conversation"
+    return family_of(processor).tokenise(processor, text, spans)
 
 # %% ../../nbs/vlm/05_generate.ipynb #ec9d3587
-def xray_pixels(
-    processor, # A `LlavaProcessor`
-    src, # Anything `read_xray` takes, or a list of them
-): # Tensor of shape (n, 3, h, w)
-    "One or more X-rays as the vision tower wants them"
-    size = max(336, image_tokens(processor) and processor.image_processor.crop_size['height'])
-    ims = []
-    for o in (src if isinstance(src, (list, tuple)) else [src]):
-        x = o if isinstance(o, XRay) else read_xray(o)
-        ims.append(prepare_xray(x.image, size).convert('RGB'))
-    return processor.image_processor(ims, return_tensors='pt')['pixel_values']
+def xray_pixels(processor, src):
+    "X-rays as the vision tower takes them, one row each"
+    return family_of(processor).pixels(processor, src)
 
 # %% ../../nbs/vlm/05_generate.ipynb #1e34f0ae
 class CXRModel:

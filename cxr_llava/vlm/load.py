@@ -7,10 +7,12 @@ __all__ = ['load_model', 'report_files', 'main']
 
 # %% ../../nbs/vlm/08_load.ipynb #b0ce31d3
 import contextlib, json, math, os, sys, time
-from .family import (
+from cxr_llava.vlm.bases import (
     attached_base, base_folder, base_hash, base_name, BASES, check_base, check_safetensors,
-    choose_precision, compute_dtype, default_base, DISCLAIMER, fetch, has_gpu, is_hub_id, load_base,
-    load_processor, LORA_TARGETS, PRECISIONS, quantisation, quiet, tiny_adapter, tiny_dir, error_text)
+    choose_precision, compute_dtype, default_base, DISCLAIMER, fetch, has_gpu, is_hub_id,
+    load_base, load_processor, PRECISIONS, quantisation, quiet, tiny_adapter, tiny_dir,
+    error_text)
+from .family import LORA_TARGETS
 from .adapters import (
     adapter_folder, attach_adapter, base_name_or_text, check_adapter_weights, check_same_base,
     random_adapter, read_adapter, save_adapter)

@@ -16,7 +16,7 @@ from ..core.files import (
 from ..core.processes import map_jobs, with_progress
 from .pixels import (
     check_jpeg, check_size, grey8, ImageError, MAX_PIXELS, name_of, not_allowed, read_bytes, sniff)
-from .checks import look_notes, looks_inverted, trim_borders
+from .checks import appearance_notes, shrunk, trim_borders
 
 # %% ../../nbs/xray/04_read.ipynb #a6328a34
 @dataclass
@@ -190,7 +190,7 @@ def read_xray(
         with _quiet():
             im, notes, meta = _read(src, name)
             im = Image.fromarray(np.array(im, dtype=np.uint8)) # own pixels, no metadata
-            return XRay(im, list(dict.fromkeys(notes + look_notes(im))), meta)
+            return XRay(im, list(dict.fromkeys(notes + appearance_notes(im))), meta)
     except ImageError: raise
     except Exception: raise ImageError(f'{name} is damaged or not an X-ray picture: fetch it again or save it as PNG.') from None
 
