@@ -11,7 +11,7 @@ def test_sources_are_parsed_once(monkeypatch):
     from fastcore import docments
     RunConfig.known()
     monkeypatch.setattr(docments, 'docments', lambda *a, **kw: 1/0)
-    stages._parser(RunConfig)
+    stages.command_line(RunConfig)
     assert RunConfig.known()['epochs'][2] == 'finetune: Passes over the data'
 
 def cfg(d, **kw): return RunConfig.load(run=str(d/'run'), **kw)
