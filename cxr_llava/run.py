@@ -229,7 +229,7 @@ def summarise(
     s['subtitle'] = ' → '.join(cfg.stage_names()) + f', {clock(s["total_seconds"])} on {s["versions"]["device"]}'
     s['files'], s['earlier'] = [[o for o in written(run, **kw) if not o['name'].startswith('summary')] for kw in (dict(since=since), dict(before=since))]
     if metrics and not {'rows', 'notes'} <= set(metrics):
-        from cxr_llava.score.headline import page_words
+        from cxr_llava.score.page import page_words
         metrics = metrics | page_words(metrics)
     write_atomic(run/'summary.html', summary_page(s, metrics, one_case(config_of(cfg, 'eval')) if metrics else None))
     write_json(run/'summary.json', s)
