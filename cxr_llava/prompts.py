@@ -10,19 +10,11 @@ from .core.config import run_cli
 from .core.files import CXRError, read_json, Rejects, say, write_json
 from .core.run_folder import find_artifact, run_root
 from .sources.conversations import PromptConfig, study_conversation
+from .sources.manifest import manifest_rows
 from .sources.study import SPLITS
 
 # %% ../nbs/10_prompts.ipynb #d7601194
 _NEEDED = ['study_id', 'split', 'images', 'views', 'indication', 'findings', 'impression']
-
-def _manifest_rows(path):
-    "What a conversation needs of each study, a few thousand at a time. Raises `CXRError` when `path` is no manifest"
-    import pyarrow.parquet as pq
-    try:
-        f = pq.ParquetFile(path)
-        if lack := [c for c in ('study_id', 'split', 'images') if c not in f.schema_arrow.names]: raise KeyError(*lack)
-        for batch in f.iter_batches(4096, columns=_NEEDED): yield from batch.to_pylist()
-    except Exception as e: raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from e
 
 # %% ../nbs/10_prompts.ipynb #d2f05eb7
 def _by_split(rows, cfg, rejects):
@@ -54,7 +46,7 @@ def make_conversations(
     run = run_root(cfg.run)
     path = find_artifact('studies.parquet', cfg.run, needed_by='the prompts stage')
     cfg = _as_data(cfg, path)
-    res = _by_split(_manifest_rows(path), cfg, rejects)
+    res = _by_split(manifest_rows(path, _NEEDED), cfg, rejects)
     rejects.save(run/'prompts_rejects.jsonl')
     if not res['train'] and not res['test']:
         raise CXRError(f'None of the {len(rejects)} studies in {path} can be used ({rejects.summary()}): see {run}/prompts_rejects.jsonl; '

@@ -2,7 +2,7 @@
 import json, shutil
 import pytest
 from cxr_llava.core.files import CXRError, read_json, write_json
-from cxr_llava.vlm.family import tiny_adapter, tiny_dir
+from cxr_llava.vlm.bases import tiny_adapter, tiny_dir
 from cxr_llava.vlm.load import load_model
 
 W = 'adapter_model.safetensors'

@@ -221,10 +221,10 @@ def test_page_asks_nobody_and_says_everything(tmp_path):
     m = score(tmp_path, write_jsonl(tmp_path/'p.jsonl', rows))
     html = (tmp_path/'out/report.html').read_text()
     for o in ('src="http', 'href=', '<link', '@import', 'url(', '<iframe'): assert o not in html, o
-    order = ['May these numbers be believed?', 'class="headline', 'Six target pathologies', 'Label against label', 'Where it went wrong', 'Numbers from elsewhere', 'How each system was made']
+    order = ['May these numbers be believed?', 'class="headline', 'Six target pathologies', 'Label against label', 'Where it went wrong', 'How each system was made']
     at = [html.index(o) for o in order]
     assert at == sorted(at)
-    assert 'prefers-color-scheme:dark' in html and 'F1 0.84 cannot be' in html and '0.668' in html and 'Not measured here' in html
+    assert 'prefers-color-scheme:dark' in html
     assert f'n={m["provenance"]["n"]}' in html and '95 % bootstrap interval' in html
 
 # A model's own systems
@@ -276,7 +276,7 @@ def test_without_intervals_the_page_says_so(split, kw, why):
     assert m['warnings'][0] in (split/'report.html').read_text() and 'NaN' not in (split/'metrics.json').read_text() and '>nan' not in (split/'report.html').read_text()
     if not kw.get('num_samples'): assert '(no interval)' in m['headline']['text'] and 'without an interval' in m['gates']['blank']['text']
 
-@pytest.mark.parametrize('args,word', [(('--precision', 'fp31'), 'precision'), (('--seed', '-1'), 'seed'), (('--seed', str(2**32)), 'seed'), (('--train_path', 'nowhere.json'), 'nowhere.json')])
+@pytest.mark.parametrize('args,word', [(('--seed', '-1'), 'seed'), (('--seed', str(2**32)), 'seed'), (('--train_path', 'nowhere.json'), 'nowhere.json')])
 def test_a_bad_setting_moves_nothing(split, args, word):
     write_jsonl(split/'out/predictions/tuned.jsonl', [dict(id='s0', text='Edema.')])
     assert word in refused(split, '--data_path', split/'test.json', *args)
@@ -301,9 +301,9 @@ def judged(d, run, adapter='', **kw):
 
 def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     "Other conversations than train.json, and only the first so many: found by the fingerprint the adapter carries"
-    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.vlm.bases import load_processor, tiny_dir
     from cxr_llava.train.batch import encode_records
-    from cxr_llava.finetune import data_hash
+    from cxr_llava.train.batch import data_hash
     from cxr_llava.sources.conversations import read_conversations
     own, other = write_json(tmp_path/'own.json', [o | dict(image=str(tiny/o['image'])) for o in read_json(tiny/'test.json')]), tmp_path/'train.json'
     write_json(other, read_json(own)[::-1])

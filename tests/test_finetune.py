@@ -20,7 +20,7 @@ def here(data, out, **kw):
     "The same training as that of the command, in this process"
     import torch
     from cxr_llava.finetune import finetune
-    from cxr_llava.train.plan import FinetuneConfig
+    from cxr_llava.train.settings import FinetuneConfig
     torch.set_num_threads(1)
     finetune(FinetuneConfig.load(None, **{k[2:]: v for k,v in zip(SETTINGS[::2], SETTINGS[1::2])}, data=str(data), out=str(out/'adapter'), **kw))
     return out

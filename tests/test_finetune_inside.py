@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest, torch
 import cxr_llava.finetune as ft
 from cxr_llava.finetune import finetune
-from cxr_llava.train.plan import FinetuneConfig
+from cxr_llava.train.settings import FinetuneConfig
 from cxr_llava.core.files import CXRError, read_json
 from made_up import conversations, losses, rows
 

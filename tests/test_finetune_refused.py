@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest, torch
 import cxr_llava.finetune as ft
 from cxr_llava.finetune import finetune, main
-from cxr_llava.train.plan import FinetuneConfig
-from cxr_llava.train.plan import main as plan
+from cxr_llava.train.settings import check_finetune, FinetuneConfig
+from cxr_llava.train.settings import main as plan
 from cxr_llava.core.files import CXRError
 from made_up import SETTINGS, conversations
 
@@ -50,7 +50,7 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 
 def test_more_processes_than_gpus(data, tmp_path, monkeypatch):
     from cxr_llava.train.plan import GPUS
-    monkeypatch.setattr(ft, 'local_gpus', lambda device: (GPUS['T4'], 2))
+    monkeypatch.setattr('cxr_llava.train.settings.local_gpus', lambda device: (GPUS['T4'], 2))
     with pytest.raises(CXRError, match='more than the 2 GPUs'): finetune(FinetuneConfig(base='tiny', data=str(data), processes=4, run=str(tmp_path)))
 
 @pytest.mark.parametrize('more', [['--node_rank', '0'], ['--node_rank', '2', '--master', 'a:1'], ['--node_rank', '0', '--master', 'a:port']])
@@ -120,12 +120,12 @@ def test_what_is_refused_without_any_data(tmp_path, monkeypatch, name, value, wo
     monkeypatch.chdir(tmp_path)
     (tmp_path/'work').mkdir(), (tmp_path/'work/thesis.docx').write_text('mine')
     cfg = FinetuneConfig(run='run', **{'base': 'tiny', 'device': 'cpu', name: value})
-    for f in (ft.check_finetune, finetune):
+    for f in (check_finetune, finetune):
         with pytest.raises(CXRError, match=words): f(cfg)
 
 def test_a_foreign_folder_in_the_place_of_the_best_adapter(tmp_path):
     (tmp_path/'adapter_best').mkdir(), (tmp_path/'adapter_best/thesis.docx').write_text('mine')
-    with pytest.raises(CXRError, match='adapter_best is there already'): ft.check_finetune(FinetuneConfig(base='tiny', device='cpu', run=str(tmp_path)))
+    with pytest.raises(CXRError, match='adapter_best is there already'): check_finetune(FinetuneConfig(base='tiny', device='cpu', run=str(tmp_path)))
 
 @pytest.mark.parametrize('name', ['RANK', 'WORLD_SIZE', 'CXR_SESSION_START'])
 def test_an_environment_that_makes_no_sense(capsys, data, tmp_path, monkeypatch, name):

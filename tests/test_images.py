@@ -1,11 +1,13 @@
 "Hostile and odd X-rays: the right picture with a note, or one `ImageError` sentence; nothing else, and nothing changed for the user"
-import io, os, random, struct, zlib
+import io, os, random, struct, sys, zlib
+from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps
 from cxr_llava.xray.pixels import ImageError, MAX_PIXELS
 from cxr_llava.xray.read import prepare_xray, read_xray, XRay
 from cxr_llava.xray.drawing import phantom_xray
+sys.path.append(str(Path(__file__).resolve().parents[1]/'tools'))
 
 IM = phantom_xray(4, size=192, cardiomegaly='moderate')
 A = np.asarray(IM)
@@ -370,7 +372,8 @@ def test_damaged_index_costs_time_only(tmp_path):
     assert 'error' not in facts['a/1.jpg'] and resize_xrays([(tmp_path/'a.png', 'a/1.jpg')], tmp_path/'out', workers=1) == facts
 
 def test_looks():
-    from cxr_llava.xray.checks import chest_score, other_picture, OTHERS
+    from cxr_llava.xray.checks import chest_score
+    from other_pictures import other_picture, OTHERS # in tools/
     good, bad = [chest_score(phantom_xray(900 + i, size=160)) for i in range(15)], [chest_score(other_picture(k, 900)) for k in OTHERS]
     assert np.mean([g > b for g in good for b in bad]) > .95
     assert 'does not look like a chest X-ray' in read_xray(other_picture('page')).notes and not read_xray(IM).notes

@@ -81,7 +81,7 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     p = tmp_path/'r.jsonl'
     p.write_text('{"id": "a", "text": "Small effusion."}\n{"id": "b"\n')
     with pytest.raises(SystemExit) as e: main([str(p)])
-    assert e.value.code == 2 and 'r.jsonl:2' in capsys.readouterr().err and not (tmp_path/'r.labels.csv').exists()
+    assert e.value.code == 2 and 'r.jsonl, line 2' in capsys.readouterr().err and not (tmp_path/'r.labels.csv').exists()
     p.write_text('{"id": "a", "text": "Small effusion."}\n')
     assert main([str(p)]) == 0 and (tmp_path/'r.labels.csv').read_text().splitlines()[1].startswith('a,')
 

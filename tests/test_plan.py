@@ -5,7 +5,7 @@ from cxr_llava.train.plan import (
     activation_bytes, base_shape, cache_bytes, GPUS, guessed_load, Load, logit_bytes, lora_weights,
     make_plan, memory, model_shape, parse_gpu, plan_lines, sizing, step_flops, study_seconds,
     weight_bytes, weight_counts)
-from cxr_llava.train.plan import FinetuneConfig, recomputed, run_plan, settled, show_plan
+from cxr_llava.train.settings import FinetuneConfig, recomputed, run_plan, settled, show_plan
 from cxr_llava.core.files import CXRError
 
 GIB = 2**30
@@ -146,7 +146,7 @@ def test_table_for_large_data():
     assert 100 < t.best['T4 x2'] < 115 and t.hours['A100-80GB x8'] < 8 and (t.GiB > 5).all()
 
 def test_command_without_gpu_or_data(tmp_path):
-    r = subprocess.run([sys.executable, '-c', 'from cxr_llava.train.plan import main; main()', '--gpu', 'T4 x2', '--rows', '20000'], cwd=tmp_path, capture_output=True, text=True)
+    r = subprocess.run([sys.executable, '-c', 'from cxr_llava.train.settings import main; main()', '--gpu', 'T4 x2', '--rows', '20000'], cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     assert '2 x T4' in r.stdout and 'NF4' in r.stdout and 'GiB' in r.stdout and 'h' in r.stdout and not list(tmp_path.iterdir())
 

@@ -10,7 +10,7 @@ from cxr_llava.vlm.load import load_model
 from cxr_llava.xray.drawing import phantom_xray
 from cxr_llava.train.publish import (
     check_publishable, data_sources, export_nf4, main, merge, model_card, publish, PublishConfig, upload)
-from cxr_llava.train.plan import FinetuneConfig
+from cxr_llava.train.settings import FinetuneConfig
 from cxr_llava.core.files import CXRError, read_json, write_json
 
 @pytest.fixture(scope='module')

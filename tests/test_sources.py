@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'tools'))
 import mimic_like
-from cxr_llava.sources.fetch import download, fetch_source, unpack
+from cxr_llava.sources.fetch import download, unpack
 from cxr_llava.xray.read import save_jpeg
 from cxr_llava.sources.mimic import iter_mimic, iter_mimic_csv
 from cxr_llava.xray.drawing import phantom_xray
 from cxr_llava.xray.phantom import make_phantom
-from cxr_llava.sources.study import decoded, Files, read_rows
+from cxr_llava.sources.lookup import Files
+from cxr_llava.sources.tables import decoded, read_rows
 from cxr_llava.sources.collections import (
-    attached_sources, compare_counts, find_source, iter_course, iter_openi_xml, iter_table, KINDS,
+    attached_sources, compare_counts, fetch_source, find_source, iter_course, iter_openi_xml, iter_table,
     open_source)
 from cxr_llava.core.files import CXRError, Rejects, sha256
 from cxr_llava.core.processes import map_jobs
@@ -321,12 +322,12 @@ def test_openi_is_fetched_and_read(server, tmp_path):
     assert len(good) == 3 and not bad
 
 def test_fetched_and_built_by_one_command(server, tmp_path, monkeypatch):
-    import cxr_llava.sources.fetch as fetch
+    import cxr_llava.sources.collections as collections
     from cxr_llava.data import main
     openi_tgz(tmp_path/'remote')
     server.RequestHandlerClass.files = {p.name: p.read_bytes() for p in (tmp_path/'remote').iterdir()}
-    real = fetch.fetch_source
-    monkeypatch.setattr(fetch, 'fetch_source', lambda kind, folder: real(kind, folder, base=f'{server.url}/down', wait=.01))
+    real = collections.fetch_source
+    monkeypatch.setattr(collections, 'fetch_source', lambda kind, folder: real(kind, folder, base=f'{server.url}/down', wait=.01))
     main(['--fetch', '--path', str(tmp_path/'openi'), '--run', str(tmp_path/'run'), '--size', '64', '--workers', '1'])
     audit = json.loads((tmp_path/'run/audit.json').read_text())
     assert audit['source'] == 'openi_xml' and audit['found']['reports'] == 3 and audit['stats']['studies'] == 3

@@ -58,6 +58,15 @@ def line_numbers(paths):
         'expression nodes per line': sum(isinstance(o, ast.expr) and not isinstance(getattr(o, 'ctx', None), ast.Store) for o in nodes)/len(lines), 'ternaries per 1,000 lines': 1000*len(ternaries)/len(lines),
         'chained ternaries': len(chained), 'one-letter variables, %': 100*mean(len(n) == 1 for n in names)}
 
+def is_config(o): return isinstance(o, ast.ClassDef) and any('Config' in ast.unparse(b) for b in o.bases)
+
+def name_numbers(paths):
+    "Settings of all stages, and names without an underscore that the modules define"
+    bodies = [o for p in paths for o in ast.parse(p.read_text('utf-8')).body]
+    settings = [f for o in bodies if is_config(o) for f in o.body if isinstance(f, ast.AnnAssign)]
+    names = [o.name for o in bodies if isinstance(o, (ast.FunctionDef, ast.ClassDef)) and not o.name.startswith('_')]
+    return {'settings': len(settings), 'public functions and classes': len(names)}
+
 def run_begins(cells):
     "Share of a story page that lies before its first call of the stage, which says what is small in a smoke test"
     at = next((i for i,c in enumerate(cells) if c['cell_type'] == 'code' and 'SMOKE' in source(c)), len(cells))
@@ -69,7 +78,7 @@ def measure(root=ROOT):
     stories = {p.stem: cells for p,cells in books.items() if p.parent.name == 'nbs' and re.match(r'\d0_', p.name)}
     code = [source(c) for cells in books.values() for c in cells if c['cell_type'] == 'code']
     return {'stories': len(stories), 'chapters in wings': sum(p.parent.name != 'nbs' for p in books), 'modules': len(modules(root)),
-        **line_numbers(modules(root)), **cell_numbers(code), 'cells of a story page, most': max(map(len, stories.values())),
+        **name_numbers(modules(root)), **line_numbers(modules(root)), **cell_numbers(code), 'cells of a story page, most': max(map(len, stories.values())),
         'run begins on a story page, latest, %': 100*max(run_begins(c) for n,c in stories.items() if n != '40_demo')}
 
 GOALS = {'exported lines': 13_000, 'lines per exported cell, median': 10, 'lines per exported cell, 90 %': 20, 'lines per exported cell, longest': 40,
@@ -99,6 +108,7 @@ def part(root, text):
     "The same for some notebooks and their modules"
     books = {p: cells for p,cells in notebooks(root).items() if f'/{text}' in f'/{p.relative_to(root)}'}
     code = [source(c) for cells in books.values() for c in cells if c['cell_type'] == 'code']
-    return line_numbers([p for p in modules(root) if f'/{text}' in f'/{p.relative_to(root)}']) | cell_numbers(code)
+    paths = [p for p in modules(root) if f'/{text}' in f'/{p.relative_to(root)}']
+    return name_numbers(paths) | line_numbers(paths) | cell_numbers(code)
 
 if __name__ == '__main__': main()

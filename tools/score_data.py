@@ -9,7 +9,7 @@ from results import store
 
 def openi(folder, say=print):
     "Counts of the reports below `folder`"
-    from cxr_llava.sources.study import locate_all
+    from cxr_llava.sources.lookup import locate_all
     from cxr_llava.report.sections import deid_count
     from cxr_llava.sources.collections import compare_counts, iter_openi_xml
     from cxr_llava.core.files import Rejects

@@ -11,9 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from cxr_llava.xray.pixels import ImageError
 from cxr_llava.xray.read import read_xray
-from cxr_llava.xray.checks import looks_features, looks_inverted, other_picture, OTHERS
+from cxr_llava.xray.checks import appearance_features, looks_inverted
 from cxr_llava.xray.drawing import draw_lateral, draw_xray, sample_body
 from cxr_llava.xray.phantom import sample_truth
+from other_pictures import other_picture, OTHERS
 
 def vary(im, rng):
     "Cropped, tilted, lighter or darker, mirrored, framed, marked"
@@ -34,11 +35,11 @@ def phantoms(n, seed, lateral):
         t, k = sample_truth(rng), int(rng.integers(10**6))
         yield vary(draw_lateral(t, sample_body(rng), k, 256) if rng.random() < lateral else draw_xray(t, None, k, 256), rng)
 
-def rows(ims): return np.array([looks_features(o) for o in ims])
+def rows(ims): return np.array([appearance_features(o) for o in ims])
 
 def chest(ims, w):
     "As `chest_score`, with weights `w`"
-    return np.array([max(score(looks_features(p), w) for p in ([o, ImageOps.invert(o)] if looks_inverted(o) else [o])) for o in ims])
+    return np.array([max(score(appearance_features(p), w) for p in ([o, ImageOps.invert(o)] if looks_inverted(o) else [o])) for o in ims])
 
 def fit(yes, no, C=.1):
     "Weights in thousandths, the constant last"

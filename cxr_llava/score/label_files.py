@@ -8,77 +8,56 @@ __all__ = ['LabelConfig', 'label_file', 'main']
 # %% ../../nbs/score/11_label_files.ipynb #6c420c7e
 from dataclasses import dataclass
 from pathlib import Path
-from ..report.labels import label_reports, LABELLER, TARGETS
-from .external import as_text, read_records
 from ..core.config import Config, run_cli
-from ..core.files import CXRError, read_jsonl, say, write_atomic
+from ..core.files import CXRError, say, write_atomic
+from ..report.labels import label_reports, LABELLER, TARGETS
+from .external import as_text, NAMES, plain_name, read_records
 
 # %% ../../nbs/score/11_label_files.ipynb #4a9a9ef3
 @dataclass
 class LabelConfig(Config):
-    "Label the reports of a CSV or JSON lines file"
+    "Label the reports of a CSV, JSON or JSON lines file"
     text_col:str = '' # Column or key of the report; '' looks for findings and impression, report, text
-    id_col:str = '' # Column or key copied beside the labels; '' looks for id, study_id, uid
     out:str = '' # File to write; '' is FILE.labels.csv beside FILE
 
-def _plain(name): return str(name).strip().lower().replace(' ', '_').replace('-', '_')
+# %% ../../nbs/score/11_label_files.ipynb #2d823904
+_USUAL = 'report text reports report_impression prediction generated_report'.split()
 
-def _pick(cols, wanted, path, what):
-    "The column called `wanted` in whatever case, or a sentence with the columns there are"
-    for c in cols:
-        if _plain(c)==_plain(wanted): return c
-    raise CXRError(f'{Path(path).name} has no column {wanted!r} for the {what}: it has {", ".join(map(str, cols))}.')
-
-def _texts(df, col, path):
-    "The report of every row"
-    if col: return df[_pick(df.columns, col, path, 'report')]
-    low = {_plain(c): c for c in df.columns}
-    parts = [low[c] for c in ('findings', 'impression') if c in low]
-    if parts: return df[parts].fillna('').astype(str).agg('\n\n'.join, axis=1)
-    for c in ('report', 'text', 'reports', 'report_impression', 'prediction', 'generated_report'):
-        if c in low: return df[low[c]]
-    if len(df.columns)==1: return df.iloc[:, 0]
-    raise CXRError(f'Which column of {Path(path).name} holds reports? Give --text_col of {", ".join(map(str, df))}.')
-
-# %% ../../nbs/score/11_label_files.ipynb #0b5d5d96
-def _read_table(path):
-    "A CSV or JSON lines file as a DataFrame of what stands there"
-    import pandas as pd
-    if not path.exists(): raise CXRError(f'{path} does not exist: give a CSV or JSON lines file, one report per row.')
-    if path.suffix.lower() in ('.jsonl', '.ndjson'):
-        rows, bad = read_jsonl(path)
-        bad += [{'where': path.name, 'reason': 'a line is not a JSON object'} for r in rows if not isinstance(r, dict)]
-        if bad: raise CXRError(f'{bad[0]["where"]}: {bad[0]["reason"]}; mend or remove it ({len(bad)} bad in all).')
-        return pd.DataFrame(rows)
-    if Path(path.name.lower().removesuffix('.gz')).suffix not in ('.csv', '.tsv', '.json', '.jsonl', '.ndjson'):
-        raise CXRError(f'{path} is neither .csv, .tsv, .json nor .jsonl: convert it first.')
-    return pd.DataFrame([o for _,o in read_records(path)])
+def _report_columns(columns, wanted, name):
+    "Choose the columns that hold the reports"
+    if wanted:
+        if plain_name(wanted) in columns: return [plain_name(wanted)]
+        raise CXRError(f'{name} has no column {wanted!r} for the report: it has {", ".join(columns)}.')
+    sections = [column for column in ('findings', 'impression') if column in columns]
+    usual = [column for column in _USUAL if column in columns]
+    if sections or usual: return sections or usual[:1]
+    if len(columns) == 1: return columns
+    raise CXRError(f'Which column of {name} holds reports? Give --text_col of {", ".join(columns)}.')
 
 # %% ../../nbs/score/11_label_files.ipynb #a15eacfb
 def label_file(
     path, # CSV, TSV, JSON or JSON lines file with one report per row
-    cfg:LabelConfig=None, # Which columns, and where to write
+    cfg:LabelConfig=None, # Which column, and where to write
 )->Path: # The file written
-    "Label every report of a file; rows keep their order. Raises `CXRError` when file or column is missing"
+    "Label every report of a file. Raises `CXRError` when file or column is missing"
     path, cfg = Path(path), cfg or LabelConfig()
-    df = _read_table(path)
-    if not len(df): raise CXRError(f'{path} holds no reports: give a file with one report per row.')
-    out = Path(cfg.out) if cfg.out else path.with_name(Path(path.name.removesuffix('.gz')).stem+'.labels.csv')
+    rows = [record.values for record in read_records(path)]
+    out = Path(cfg.out) if cfg.out else path.with_name(Path(path.name.removesuffix('.gz')).stem + '.labels.csv')
     if out.exists() and out.samefile(path): raise CXRError(f'{out} holds the reports, and labels would replace them: choose another --out.')
-    texts = _texts(df, cfg.text_col, path)
-    labels = label_reports([as_text(t) for t in texts])
-    key = next((c for k in ('id', 'study_id', 'uid') for c in df.columns if _plain(c)==k), None)
-    if cfg.id_col: key = _pick(df.columns, cfg.id_col, path, 'id')
-    labels.insert(0, key or 'row', list(df[key]) if key else range(1, len(df)+1))
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    parts = _report_columns(columns, cfg.text_col, path.name)
+    labels = label_reports(['\n\n'.join(as_text(row.get(part)) or '' for part in parts) for row in rows])
+    key = next((name for name in NAMES['id'] if name in columns), None)
+    labels.insert(0, key or 'row', [row.get(key) if key else number for number,row in enumerate(rows, 1)])
     write_atomic(out, labels.to_csv(index=False))
-    seen = ', '.join(f'{t} {int((labels[t]==1).sum())}' for t in TARGETS)
-    say(f'{len(df)} reports labelled by {LABELLER}; present: {seen}\nwrote {out}')
+    seen = ', '.join(f'{target} {int((labels[target] == 1).sum())}' for target in TARGETS)
+    say(f'{len(rows)} reports labelled by {LABELLER}; present: {seen}\nwrote {out}')
     return out
 
 # %% ../../nbs/score/11_label_files.ipynb #46b68788
 def main(
     argv:list=None, # Command-line arguments
-):
-    "Command `cxr_label FILE.csv|.jsonl`"
-    def extra(p): p.add_argument('file', metavar='FILE', help='.csv, .tsv, .json or .jsonl with one report per row')
+)->int: # Exit code
+    "Run `cxr_label FILE`"
+    def extra(parser): parser.add_argument('file', metavar='FILE', help='.csv, .tsv, .json or .jsonl with one report per row')
     return run_cli(LabelConfig, lambda cfg,args: label_file(args.file, cfg), argv, 'cxr_label', extra)
