@@ -145,7 +145,7 @@ def _seen_from(run, adapter):
 # %% ../../nbs/score/13_summary.ipynb #452ad2d4
 def _read_metrics(cfg):
     "Content of `metrics.json` with the words of its page; `None` when nothing was evaluated"
-    from cxr_llava.score.headline import page_words
+    from cxr_llava.score.page import page_words
     path = run_root(cfg.run)/'metrics.json'
     if 'eval' not in cfg.names() or not path.exists(): return None
     metrics = read_json(path)
