@@ -95,3 +95,26 @@ def learn_a_step(model, processor, rows):
         opt.step()
         opt.zero_grad()
     assert losses[-1] < losses[0]
+
+def test_a_made_up_metric(tmp_path):
+    "It stands with its interval in metrics.json, in the tables of the page, in the paired comparison and in the terminal"
+    from cxr_llava.core.files import read_json, write_jsonl
+    from cxr_llava.eval import EvalConfig, evaluate
+    from cxr_llava.score.metrics import METRICS
+    from cxr_llava.score.outcome import tell
+    import second_metric
+    refs = [f'FINDINGS:\nThere is an effusion in study {i}.\n\nIMPRESSION:\nEffusion.' for i in range(24)]
+    def predictions(name, word): return str(write_jsonl(tmp_path/f'{name}.jsonl', [dict(id=f's{i}', prediction=f'{r} {word*(i % 2)}', reference=r) for i,r in enumerate(refs)]))
+    try:
+        files = ','.join([predictions('good', 'Stable.'), predictions('bad', 'Nothing changed overnight.')])
+        m = evaluate(EvalConfig(run=str(tmp_path/'out'), predictions=files, bootstrap=100))
+        text = read_json(tmp_path/'out/metrics.json')['systems']['bad']['text']
+        assert text['new_words'] == 1.5 and text['new_words_lo'] < 1.5 < text['new_words_hi']
+        difference = m['differences']['good - bad']['new_words']
+        assert difference['value'] == -1 and difference['lo'] <= -1 <= difference['hi'] < 0 and difference['p'] < .05
+        assert m['systems']['bad']['sections']['impression']['new_words'] == 1.5
+        page = (tmp_path/'out/report.html').read_text()
+        for table in ('systems', 'words'): assert 'New words' in page[page.index(f'<table class="{table}">'):].split('</table>')[0]
+        assert 'New words' in page[page.index('Paired differences'):].split('</table>')[0] and '1.5 <small>[' in page
+        assert 'New words' in tell(m)
+    finally: METRICS.pop('new_words')

@@ -30,7 +30,6 @@ def say(
 # %% ../../nbs/core/01_files.ipynb #28fb954f
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# %% ../../nbs/core/01_files.ipynb #8562637a
 def is_disk_full(
     error, # An exception
 )->bool: # It, or what caused it, is a full disk
@@ -122,7 +121,6 @@ def atomic_path(
 # %% ../../nbs/core/01_files.ipynb #2d4b64d9
 _TEMPORARY = re.compile(r'\..+\.tmp-(\d+)-[0-9a-f]{6}')
 
-# %% ../../nbs/core/01_files.ipynb #d338ca58
 def _is_running(pid):
     "Whether a process with this number runs"
     try: os.kill(pid, 0)
@@ -130,7 +128,6 @@ def _is_running(pid):
     except OSError: return True # of another user
     return True
 
-# %% ../../nbs/core/01_files.ipynb #18025553
 def _is_left_behind(name):
     "Whether a process that is gone left this temporary name"
     match = _TEMPORARY.match(name)
@@ -168,7 +165,6 @@ def _json_file(path, mode='x'):
     "A text file for JSON; half a character, as in some file names, is written in JSON's own way"
     return open(path, mode, encoding='utf-8', errors='backslashreplace', newline='\n')
 
-# %% ../../nbs/core/01_files.ipynb #7195c1e5
 def write_json(
     path, # Where to write
     obj, # Anything JSON can hold; use `None` instead of `NaN`
@@ -234,7 +230,6 @@ def _is_json(line):
     except (ValueError, RecursionError): return False
     return True
 
-# %% ../../nbs/core/01_files.ipynb #b44fd9c1
 def _mend_end(file):
     "Make an open file of JSON lines end with a whole line"
     size = file.seek(0, os.SEEK_END)
@@ -275,7 +270,6 @@ def finished_rows(
     except (ValueError, RecursionError):
         raise CXRError(f'{path} does not hold JSON lines, and was left as it is: choose another file.') from None
 
-# %% ../../nbs/core/01_files.ipynb #4b0982f5
 def _is_half(line, begin):
     "Whether a killed process left this part of a record"
     n = min(len(line), len(begin))
@@ -301,7 +295,6 @@ def _common_reason(reason):
     "A reason without the file it names and without details"
     return re.sub(r"^'.*?' ", '', reason).split(': ')[0]
 
-# %% ../../nbs/core/01_files.ipynb #108054fb
 @patch
 def summary(self:Rejects)->str:
     "The most frequent reasons in one line"

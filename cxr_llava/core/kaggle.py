@@ -31,7 +31,6 @@ def scratch()->Path: # Not kept
 # %% ../../nbs/core/05_kaggle.ipynb #a6da4588
 SESSION_HOURS = 12 # The longest a Kaggle session with CPU or GPU lasts
 
-# %% ../../nbs/core/05_kaggle.ipynb #04155115
 def _process_start(pid, proc):
     "When a process started, in seconds since 1970, from Linux' folder of processes"
     stat = (proc/'stat').read_text()
@@ -113,7 +112,6 @@ def _kaggle_facts():
     return dict(session=f'{os.environ["KAGGLE_KERNEL_RUN_TYPE"]}, since {minutes:.0f} min',
         attached=', '.join(path.name for path in inputs()) or 'nothing', disk=f'{free/1e9:.0f} GB free')
 
-# %% ../../nbs/core/05_kaggle.ipynb #d48b8307
 def facts()->dict: # What -> value, as text
     "Collect versions, device, and what Kaggle says about this session"
     import torch
@@ -134,13 +132,11 @@ def session():
 # %% ../../nbs/core/05_kaggle.ipynb #c18745f7
 KEPT_BYTES = 20e9 # What Kaggle keeps of a notebook's output
 
-# %% ../../nbs/core/05_kaggle.ipynb #6402019c
 def _output_row(path):
     "Number of files and bytes of something in the run folder"
     files = [f for f in path.rglob('*') if f.is_file()] if path.is_dir() else [path]
     return len(files), sum(f.stat().st_size for f in files)
 
-# %% ../../nbs/core/05_kaggle.ipynb #a78373f7
 def outputs(
     run=None, # Run folder; empty for the default
 ): # A table for the last cell of a notebook

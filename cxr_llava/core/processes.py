@@ -100,7 +100,6 @@ def memory_now()->float: # GB (1e9 bytes)
         with contextlib.suppress(psutil.Error): total += process.memory_info().rss
     return total/1e9
 
-# %% ../../nbs/core/04_processes.ipynb #ac04bd14
 def _peak_memory():
     "The most memory so far, in GB: all that Python alone can say"
     import resource
@@ -148,7 +147,6 @@ def _count(name, default):
     if text.isdecimal(): return int(text)
     raise CXRError(f'{name} in the environment must be a whole number, as torchrun sets it, not `{text}`: unset it to train in one process.')
 
-# %% ../../nbs/core/04_processes.ipynb #b5cf9ab3
 def rank_and_count()->tuple: # Rank, number of processes
     "Find the number of this process, and how many there are"
     return _count('RANK', 0), _count('WORLD_SIZE', 1)
@@ -263,12 +261,10 @@ _FAILED = re.compile(r'E\d{4} .* failed \(exitcode') # `torchrun` says that a pr
 _TRACE = re.compile(r'(\[rank\d+\]: ?)?Traceback \(most recent')
 _ERROR = re.compile(r'[\w.]*(Error|Exception|Interrupt)\b') # the last line of a traceback
 
-# %% ../../nbs/core/04_processes.ipynb #fc9c6277
 def _first_match(pattern, lines):
     "Place of the first line that matches; their number when none does"
     return next((i for i,line in enumerate(lines) if pattern.match(line)), len(lines))
 
-# %% ../../nbs/core/04_processes.ipynb #240520c6
 def first_traceback(
     lines:list, # Output of all processes and of `torchrun`
 )->list: # Lines down to the exception; empty without a traceback
@@ -305,7 +301,6 @@ def what_failed(
 # %% ../../nbs/core/04_processes.ipynb #8f5b2dcb
 _CHATTER = re.compile(r'([WEI]\d{4} |\*{5}|Setting OMP|error: |\[Gloo\]|\[rank)')
 
-# %% ../../nbs/core/04_processes.ipynb #1772a4f6
 def _start(cmd, env):
     "Start a command that ends with this process, and can be read line by line"
     options = dict(env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
@@ -334,7 +329,6 @@ def _run_shown(cmd, env):
 # %% ../../nbs/core/04_processes.ipynb #95b8f209
 AGAIN = 'again: ' # Begins the line of a process that wants all of them started once more
 
-# %% ../../nbs/core/04_processes.ipynb #12afe851
 def launch(
     module:str, # Module to run in each process
     settings:dict, # Its settings

@@ -98,7 +98,6 @@ def metadata(
 _OPEN = re.compile(r'https://kaggle\.com/kernels/welcome\?src=[^\s)]*/(\w+)\.ipynb')
 _SMOKE = re.compile(r'^SMOKE = .*$', re.M)
 
-# %% ../../nbs/core/06_push.ipynb #1c741413
 def _source_for_kaggle(text, cfg):
     "Text of a cell as it is sent"
     def link(match): return f'https://www.kaggle.com/code/{address(match[1], cfg)}' if match[1] in CHAIN else match[0]
@@ -148,7 +147,6 @@ def _pip(*args):
     r = subprocess.run([sys.executable, '-m', 'pip', *args, '-q', '--disable-pip-version-check'], capture_output=True, text=True)
     if r.returncode: raise CXRError(f'pip {args[0]} failed ({_last_line(r.stderr)}): is there internet?')
 
-# %% ../../nbs/core/06_push.ipynb #b3aac514
 def _last_line(text):
     "The last line of what a program printed"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -195,7 +193,6 @@ def redact(
 # %% ../../nbs/core/06_push.ipynb #8def79d2
 _NOT_KNOWN = re.compile(r'authenticat|\b401\b|unauthorized|could not find kaggle\.json|credentials', re.I)
 
-# %% ../../nbs/core/06_push.ipynb #7e863503
 def kaggle(
     *args, # Arguments of the command
     timeout:float=600, # Seconds

@@ -5,18 +5,21 @@
 # %% auto #0
 __all__ = ['templates', 'render', 'style_sheet']
 
-# %% ../../nbs/core/07_templates.ipynb #1184474f
+# %% ../../nbs/core/07_templates.ipynb #64af67e6
 from functools import lru_cache
 from importlib.resources import files
+from .run_folder import duration_words, size_words
 
-# %% ../../nbs/core/07_templates.ipynb #5e3b53c1
+# %% ../../nbs/core/07_templates.ipynb #9f66fda5
 @lru_cache
 def templates(): # A `jinja2.Environment`
     "Open the templates of the package"
     from jinja2 import Environment, PackageLoader
-    return Environment(loader=PackageLoader('cxr_llava'), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env = Environment(loader=PackageLoader('cxr_llava'), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.filters.update(duration=duration_words, size=size_words)
+    return env
 
-# %% ../../nbs/core/07_templates.ipynb #54b6ed8f
+# %% ../../nbs/core/07_templates.ipynb #572dacf3
 def render(
     name:str, # File in `cxr_llava/templates`
     **values # What it is filled with
@@ -24,7 +27,7 @@ def render(
     "Fill in a template"
     return templates().get_template(name).render(**values)
 
-# %% ../../nbs/core/07_templates.ipynb #7c0807a2
+# %% ../../nbs/core/07_templates.ipynb #a95dbdba
 def style_sheet(
     *names:str, # Files in `cxr_llava/templates`, without `.css`
 )->str: # CSS

@@ -16,18 +16,14 @@ from ..report.sections import join_sections
 from ..vlm.chat_format import neutralise, parse_answer
 
 # %% ../../nbs/panel/01_exports.ipynb #ffdc0628
-def xray_facts(
-    xray, # `XRay`
-)->dict: # `size`, `pixels` (first 16 digits of the SHA-256 of the grey levels) and `notes`
+def xray_facts(xray)->dict: # `size`, `pixels` (first 16 digits of the SHA-256 of the grey levels) and `notes`
     "Collect what may be known about an X-ray"
     im = xray.image
     pixels = f'{im.width}x{im.height}'.encode() + im.tobytes()
     return dict(size=list(im.size), pixels=sha256(pixels)[:16], notes=list(xray.notes))
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c004
-def model_sections(
-    text:str, # As the model wrote it
-)->tuple: # Findings, impression
+def model_sections(text:str)->tuple: # Findings, impression
     "Split a report into its two fields before anybody edits them"
     sections = parse_answer(text)
     findings, impression = sections.findings or '', sections.impression or ''
@@ -35,9 +31,7 @@ def model_sections(
     return findings.strip(), impression.strip()
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c007
-def prompt_indication(
-    prompt:str, # Of a `Report`, as `make_prompt` makes it
-)->str: # '' when there is none
+def prompt_indication(prompt:str)->str: # '' when there is none
     "Read the indication that a prompt gave to the model"
     before, _, indication = prompt.partition('\n')[0].partition('Indication: ')
     return '' if before else indication
@@ -85,9 +79,7 @@ def _xray_words(facts):
     return f'{width} x {height}, SHA-256 {facts["pixels"]}'
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c014
-def record_facts(
-    rec:dict, # From `report_record`
-)->list: # (what, words) pairs
+def record_facts(rec:dict)->list: # (what, words) pairs
     "List what must be known about a record besides its text"
     facts = [('X-ray', rec['xray']), ('Indication', rec['indication']), ('Pixels', ', '.join(map(_xray_words, rec['xrays']))),
         ('Model', made_by(rec['provenance'])), ('Saved', rec['saved'])]
@@ -95,17 +87,13 @@ def record_facts(
     return [fact for fact in facts if fact[1]] + [('Note', note) for note in notes]
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c016
-def record_title(
-    rec:dict, # From `report_record`
-)->str: # First line of every file
+def record_title(rec:dict)->str: # First line of every file
     "Say what wrote a report"
     edited = ' and edited by hand' if rec['edited'] else ''
     return 'Chest X-ray report, written by a machine' + edited
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c019
-def record_text(
-    rec:dict, # From `report_record`
-)->str: # Plain text
+def record_text(rec:dict)->str: # Plain text
     "Write a record as a person reads it"
     lines = [record_title(rec).upper(), rec['disclaimer'], '']
     lines += [f'FINDINGS:\n{rec["findings"]}\n', f'IMPRESSION:\n{rec["impression"]}\n']

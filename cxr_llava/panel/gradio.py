@@ -9,7 +9,7 @@ __all__ = ['UPLOAD_MB', 'IN_TRANSIT', 'PARTS', 'looks_credentialed', 'DemoConfig
            'check_share', 'serve_gradio', 'serve', 'main']
 
 # %% ../../nbs/panel/05_gradio.ipynb #d1fcad10
-import contextlib, inspect, io, json, os, re, secrets, signal, subprocess, sys, tempfile, time
+import contextlib, inspect, io, json, os, secrets, signal, subprocess, sys, tempfile, time
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -22,29 +22,25 @@ from .inputs import EXAMPLES, list_folder, start_folder
 from .parts import head_html, log_html, NOTICE, status_html, styles, templates, viewer_html
 from .session import ACTIONS, Choices, read_study, Session, View
 from .widgets import demo_model, ReportPanel
+from ..sources.manifest import read_manifest
+from ..sources.registry import is_restricted
 from ..vlm.adapters import adapter_folder, read_adapter
 from ..vlm.certainty import EVIDENCE_CAUTION
 
 # %% ../../nbs/panel/05_gradio.ipynb #5e77ea17
-_MIMIC = re.compile(r'mimic|(?:^|[/\\])p1\d([/\\]p1\d{7})?([/\\]|$)|\b[0-9a-f]{8}(?:-[0-9a-f]{8}){4}\b', re.I)
-
-def _restricted_in(path):
-    "What looks like MIMIC-CXR in one path, or ''"
-    import pandas as pd
-    if _MIMIC.search(str(path)): return path.name
-    for entry in list_folder(path) if path.is_dir() else []:
-        if _MIMIC.search(entry): return entry
+def _sources_beside(path):
+    "Sources in the manifest in or beside a folder"
     for manifest in (path/'studies.parquet', path.parent/'studies.parquet'):
-        if manifest.is_file() and 'mimic' in set(pd.read_parquet(manifest, columns=['source']).source): return 'the manifest of its run'
-    return ''
+        if manifest.is_file(): return set(read_manifest(manifest, ['source'], ['source']).source)
+    return set()
 
-# %% ../../nbs/panel/05_gradio.ipynb #47f0c001
-def looks_credentialed(
-    *paths, # Of X-rays, folders or adapters; empty ones are skipped
-)->str: # What gave it away, or ''
-    "Check whether MIMIC-CXR stands behind a path"
-    found = (_restricted_in(Path(path)) for path in paths if path)
-    return next(filter(None, found), '')
+def looks_credentialed(*paths)->str: # What gave it away, or ''
+    "Say what shows that restricted data stand behind X-rays, folders or adapters; empty paths are skipped"
+    for path in map(Path, filter(None, paths)):
+        entries = list_folder(path) if path.is_dir() else []
+        signs = [is_restricted(path, *entries), *(is_restricted(source=source) for source in _sources_beside(path))]
+        if any(signs): return next(filter(None, signs))
+    return ''
 
 # %% ../../nbs/panel/05_gradio.ipynb #44a5e2f9
 UPLOAD_MB = 200 # Largest upload
@@ -73,9 +69,7 @@ def web_panel(
     return ReportPanel(model, folder, browse=False, upload_mb=UPLOAD_MB)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c009
-def one_cell(
-    src:str, # Python
-)->dict: # A notebook
+def one_cell(src:str)->dict: # A notebook
     "Make a notebook of one cell"
     cell = dict(cell_type='code', id='panel', metadata={}, source=src, outputs=[], execution_count=None)
     kernel = dict(name='python3', display_name='Python 3', language='python')
@@ -87,18 +81,14 @@ def _absolute(path):
     if path and Path(path).exists(): return str(Path(path).resolve())
     return path or None
 
-def demo_notebook(
-    cfg:DemoConfig, # Settings
-)->dict: # A notebook
+def demo_notebook(cfg:DemoConfig)->dict: # A notebook
     "Make the notebook that is served"
     folder = _absolute(cfg.folder or start_folder(cfg.run))
     arguments = _absolute(cfg.local_model), _absolute(cfg.run), folder
     return one_cell(f'from cxr_llava.panel.gradio import web_panel\nweb_panel(*{arguments!r})')
 
 # %% ../../nbs/panel/05_gradio.ipynb #6c9abe4a
-def voila_env(
-    folder, # Where the template is written
-)->dict: # Environment for Voila
+def voila_env(folder)->dict: # Environment for Voila
     "Write the template and say where templates are"
     page = Path(folder)/'voila/templates/cxr'
     page.mkdir(parents=True, exist_ok=True)
@@ -111,11 +101,7 @@ def voila_env(
     return os.environ | dict(PYTHONWARNINGS=quiet, JUPYTER_PATH=os.pathsep.join(filter(None, paths)))
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c012
-def voila_command(
-    notebook, # Path
-    port:int, # Where to listen, on 127.0.0.1
-    browser:bool=False, # Open a browser window
-)->list: # Arguments of a process
+def voila_command(notebook, port:int, browser:bool=False)->list: # Arguments of a process
     "Write the command that serves a notebook"
     size = dict(websocket_max_message_size=UPLOAD_MB*1_100_000)
     options = [f'--port={port}', '--Voila.ip=127.0.0.1', f'--Voila.tornado_settings={size!r}', '--template=cxr', '--Voila.log_level=WARN']
@@ -123,9 +109,7 @@ def voila_command(
     return [sys.executable, '-m', 'voila', str(notebook), *options]
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c014
-def serve_voila(
-    cfg:DemoConfig, # Settings
-):
+def serve_voila(cfg:DemoConfig):
     "Start Voila on the panel and stay until Ctrl-C. Raises `CXRError` when it ends by itself"
     with tempfile.TemporaryDirectory() as folder:
         notebook = Path(folder)/'served/panel.ipynb'
@@ -138,9 +122,7 @@ def serve_voila(
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c015
 IN_TRANSIT = 60 # Seconds: younger files may still be on their way
 
-def sweep(
-    folder, # Where Gradio keeps uploads; nothing to do without one
-):
+def sweep(folder):
     "Delete what Gradio left of uploads"
     if not folder: return
     for path in Path(folder).rglob('*'):
@@ -155,8 +137,8 @@ def read_uploads(
     paths = [Path(path) for path in paths or []]
     try:
         if not paths: raise CXRError('There is no file: choose an X-ray to upload.')
-        if shared and looks_credentialed(*[path.name for path in paths]):
-            raise CXRError('This looks like MIMIC-CXR, which must not go through a public link: run cxr_demo without --share.')
+        sign = is_restricted(*[path.name for path in paths]) if shared else ''
+        if sign: raise CXRError(f'This file must not go through a public link ({sign} in its name): run cxr_demo without --share.')
         return read_study(paths, [path.name for path in paths])
     finally:
         for path in paths: path.unlink(missing_ok=True)
@@ -212,10 +194,7 @@ def _more_fields(gr, page):
         page.base_text = gr.HTML()
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c021
-def layout(
-    gr, # The module `gradio`, inside `gradio.Blocks`
-    model, # `CXRModel`
-)->SimpleNamespace: # Fields by the names of parts and actions
+def layout(gr, model)->SimpleNamespace: # Fields by the names of parts and actions
     "Make the fields of the page"
     page = SimpleNamespace(session=gr.State(None))
     gr.HTML(head_html(model.info))
@@ -230,9 +209,7 @@ def layout(
 PARTS = ('viewer', 'status', 'progress', 'findings', 'impression', 'chips', 'doubts', 'links', 'log', 'question', 'reference', 'indication',
     'compared', 'base_text', 'upload', 'evidence') # What updates may change
 
-def as_outputs(
-    parts:dict, # Of an `Update`
-)->list: # One value for each of `PARTS`
+def as_outputs(parts:dict)->list: # One value for each of `PARTS`
     "Write the parts of an update as Gradio takes them"
     from gradio import skip, update
     values = {name: value for name,value in parts.items() if name in PARTS}
@@ -241,9 +218,7 @@ def as_outputs(
     return [values.get(name, skip()) for name in PARTS]
 
 # %% ../../nbs/panel/05_gradio.ipynb #5c444042
-def as_event(
-    start, # Called with the session and the values of fields; returns updates
-): # Generator function for an event of Gradio
+def as_event(start): # Generator function for an event of Gradio
     "Show the updates of a session on the page"
     def event(session, *values):
         for update in start(session, *values):
@@ -251,19 +226,13 @@ def as_event(
     return event
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c025
-def action_event(
-    name:str, # Of an action
-    fields:list, # Names of its inputs that the page has
-): # Generator function for an event of Gradio
+def action_event(name:str, fields:list): # Generator function for an event of Gradio
     "Run an action with the fields that it reads"
     def start(session, *values): return getattr(session, name)(**dict(zip(fields, values)))
     return as_event(start)
 
 # %% ../../nbs/panel/05_gradio.ipynb #3313c89f
-def connect_actions(
-    page, # Fields, from `layout`
-    options:dict, # Of every event
-):
+def connect_actions(page, options:dict):
     "Connect the buttons of actions, and Stop"
     for action in ACTIONS.values():
         pressed = getattr(page, action.name, None)
@@ -276,11 +245,7 @@ def connect_actions(
     page.stop.click(stop, page.session, None, queue=False, **{name: options[name] for name in options if name.startswith('api')})
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c026
-def connect_inputs(
-    page, # Fields, from `layout`
-    options:dict, # Of every event
-    shared:bool, # There is a public link
-):
+def connect_inputs(page, options:dict, shared:bool):
     "Connect the examples and the upload"
     def upload(session, paths):
         if not paths: return
@@ -293,10 +258,7 @@ def connect_inputs(
         example.click(as_event(choose), page.session, **options)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c027
-def connect_fields(
-    page, # Fields, from `layout`
-    options:dict, # Of every event
-):
+def connect_fields(page, options:dict):
     "Connect what is typed, and how the X-ray is looked at"
     last = dict(options, trigger_mode='always_last')
     controls = [page.low, page.high, page.invert, page.evidence, page.opacity]
@@ -342,29 +304,22 @@ def gradio_app(
     return app.queue(max_size=8, default_concurrency_limit=1), {} if early else looks
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c033
-def launch_options(
-    cfg, # `DemoConfig`
-    password:str, # For the user `cxr`
-)->dict: # Arguments of `gradio.Blocks.launch`
+def launch_options(cfg, password:str)->dict: # Arguments of `gradio.Blocks.launch`
     "Keep everything closed that nobody asked for"
     return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share, auth=('cxr', password), allowed_paths=[], show_error=False,
         max_file_size=f'{UPLOAD_MB}mb', inbrowser=True, quiet=True, ssr_mode=False, prevent_thread_lock=True)
 
 # %% ../../nbs/panel/05_gradio.ipynb #7478672a
-def check_share(
-    cfg:DemoConfig, # Settings
-):
+def check_share(cfg:DemoConfig):
     "Warn before a link is made. Raises `CXRError` when it must not be"
     if not cfg.share: return
     found = looks_credentialed(cfg.local_model, cfg.folder, run_root(cfg.run)/'adapter')
-    if found: raise CXRError(f'MIMIC-CXR stands behind this ({found}), and a link would share it, which its agreement forbids: run cxr_demo without --share.')
+    if found: raise CXRError(f'Restricted data stand behind this ({found}), and a link would share them, which their agreement forbids: run cxr_demo without --share.')
     say('Warning: --share sends what visitors upload, and what the model answers, through servers of Gradio. Whoever has link and password can use the model. '
         'Upload no X-ray that may not leave this computer, and none from MIMIC-CXR.')
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c034
-def serve_gradio(
-    cfg:DemoConfig, # Settings
-):
+def serve_gradio(cfg:DemoConfig):
     "Start Gradio and stay until Ctrl-C. Raises `CXRError` when the port is taken"
     model = demo_model(cfg.local_model, run=cfg.run)
     password = os.environ.get('CXR_DEMO_PASSWORD') or secrets.token_urlsafe(9)

@@ -14,6 +14,7 @@ import numpy as np
 from ..core.files import CXRError
 from ..core.run_folder import kaggle_root, run_root
 from ..report.sections import join_sections
+from ..sources.manifest import read_manifest
 from ..xray.drawing import draw_lateral, draw_xray, sample_body, Truth
 from ..xray.phantom import write_report
 
@@ -46,10 +47,7 @@ def _drawn(name, size):
     return views
 
 # %% ../../nbs/panel/02a_inputs.ipynb #47b0c010
-def example_xray(
-    name:str, # Key of `EXAMPLES`
-    size:int=512, # Pixels
-): # Mode 'L'
+def example_xray(name:str, size:int=512): # Mode 'L'
     "Draw a phantom to try things on. Raises `CXRError` on an unknown name"
     return _drawn(name, size)[0].copy()
 
@@ -66,17 +64,13 @@ def example_study(
     return views, names, join_sections(sections['findings'], sections['impression'])
 
 # %% ../../nbs/panel/02a_inputs.ipynb #47b0c015
-def uploaded(
-    value, # `FileUpload.value`
-)->list: # (name, bytes) pairs
+def uploaded(value)->list: # (name, bytes) pairs
     "Read the files of an upload widget, whatever its version"
     if isinstance(value, dict): return [(name, bytes(file['content'])) for name,file in value.items()]
     return [(str(file['name']), bytes(file['content'])) for file in value]
 
 # %% ../../nbs/panel/02a_inputs.ipynb #aca5ca89
-def start_folder(
-    run=None, # Run folder; nothing for the default
-)->Path: # Exists
+def start_folder(run=None)->Path: # Exists
     "Find a folder that probably has X-rays: attached data, those of the run, or here"
     for folder in (kaggle_root()/'input', run_root(run)/'images'):
         if folder.is_dir(): return folder
@@ -86,9 +80,7 @@ def start_folder(
 _SUFFIXES = {'', '.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.dcm', '.dicom', '.dic', '.ima'}
 MOST_ENTRIES = 300 # Listed of one folder
 
-def list_folder(
-    folder, # Where to look
-)->list: # Names, folders first and with a `/`
+def list_folder(folder)->list: # Names, folders first and with a `/`
     "List folders and possible X-rays. Raises `CXRError` on a folder that cannot be read"
     try: found = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
     except (OSError, ValueError): raise CXRError(f'{folder} is not a folder that can be read: check the path.') from None
@@ -111,18 +103,16 @@ def step_into(
 @lru_cache(4)
 def _reports(path, changed):
     "Image -> report, of a manifest as it was at the time `changed`"
-    import pandas as pd
-    try: studies = pd.read_parquet(path, columns=['images', 'findings', 'impression'])
-    except Exception: return {} # an X-ray without a reference is none the worse
-    reports = (join_sections(study.findings or '', study.impression or '') for study in studies.itertuples())
+    columns = ['images', 'findings', 'impression']
+    try: studies = read_manifest(path, columns, columns)
+    except CXRError: return {} # an X-ray without a reference is none the worse
+    reports = map(join_sections, studies.findings, studies.impression)
     return {image: report for images,report in zip(studies.images, reports) for image in images}
 
 # %% ../../nbs/panel/02a_inputs.ipynb #47b0c021
 LEVELS = 4 # Folders above an X-ray that are searched for a manifest
 
-def find_reference(
-    path, # Of an X-ray
-)->str: # Report text, or '' when there is none
+def find_reference(path)->str: # Report text, or '' when there is none
     "Find the reference report of an X-ray of a run"
     path = Path(path)
     for folder in list(path.parents)[:LEVELS]:

@@ -28,33 +28,23 @@ def templates():
     return Environment(loader=PackageLoader('cxr_llava'), autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c004
-def piece(
-    name:str, # A macro of `templates/panel.html`
-    *values # What it is filled with
-)->str: # HTML
+def piece(name:str, *values)->str: # HTML
     "Fill in one piece of the panel"
     macros = templates().get_template('panel.html').module
     return str(getattr(macros, name)(*values))
 
 # %% ../../nbs/panel/02_parts.ipynb #b27da934
-def readable(
-    name, # Text or path, from anywhere
-)->str: # Can be shown and saved
+def readable(name)->str: # Can be shown and saved
     "Write what is no UTF-8 as an escape"
     return str(name).encode('utf-8', 'backslashreplace').decode()
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c008
-def status_html(
-    sentence:str='', # What happened
-    kind:str='', # '', 'busy', 'done' or 'error'
-)->str: # HTML
+def status_html(sentence:str='', kind:str='')->str: # HTML
     "Write the status line"
     return piece('status', readable(sentence), kind)
 
 # %% ../../nbs/panel/02_parts.ipynb #6b1bfa3b
-def styles(
-    *names:str, # Of style sheets: 'card', 'panel' or 'gradio'
-)->str: # CSS
+def styles(*names:str)->str: # CSS
     "Read style sheets of the package"
     folder = files('cxr_llava')/'templates'
     return '\n'.join((folder/f'{name}.css').read_text('utf-8') for name in names)
@@ -62,9 +52,7 @@ def styles(
 # %% ../../nbs/panel/02_parts.ipynb #e6135505
 NOTICE = 'Research and education only. Not a medical device.'
 
-def text_labels(
-    text:str, # A report
-)->dict: # Observation -> 1, 0, -1 or `None`
+def text_labels(text:str)->dict: # Observation -> 1, 0, -1 or `None`
     "Read the findings of a text"
     from cxr_llava.report.labels import label_report
     if not (text or '').strip(): return {}
@@ -78,18 +66,14 @@ def _chip(finding, state):
     return ('none' if finding == 'No Finding' else 'sure'), name
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c016
-def chips_html(
-    labels:dict, # Observation -> 1, 0, -1 (uncertain) or `None`
-)->str: # HTML
+def chips_html(labels:dict)->str: # HTML
     "Write the findings of a report as chips"
     found = [_chip(finding, state) for finding,state in labels.items() if state in (1, -1)]
     denied = [finding.lower() for finding,state in labels.items() if state == 0]
     return piece('chips', found, denied, bool(labels))
 
 # %% ../../nbs/panel/02_parts.ipynb #ed5bc8d8
-def made_by(
-    info:dict, # `CXRModel.info`, or the provenance of a report
-)->str: # Words
+def made_by(info:dict)->str: # Words
     "Name model and adapter in one line"
     if not info: return 'unknown model'
     words = Path(str(info.get('base', 'model'))).name
@@ -99,10 +83,7 @@ def made_by(
     return f'{words} ({info["precision"]} on {info["device"]})'
 
 # %% ../../nbs/panel/02_parts.ipynb #f0a4a6db
-def picture_uri(
-    im, # Mode 'L' or 'RGB'
-    size:int=900, # Longest side, pixels
-)->str: # 'data:image/jpeg;base64,...'
+def picture_uri(im, size:int=900)->str: # 'data:image/jpeg;base64,...'
     "Write a picture as an address that holds it"
     small, file = im.copy(), io.BytesIO()
     small.thumbnail((size, size))
@@ -130,20 +111,14 @@ def report_card(
     return f'<style>{styles("card")}</style>{card}'
 
 # %% ../../nbs/panel/02_parts.ipynb #489e9c1c
-def head_html(
-    info:dict, # `CXRModel.info`
-)->str: # HTML
+def head_html(info:dict)->str: # HTML
     "Write title, model and notice"
     is_tiny = info.get('base') == 'tiny'
     is_bare = not info.get('adapter_hash')
     return piece('head', made_by(info), NOTICE, is_tiny, is_bare)
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c024
-def progress_html(
-    done:int=0, # Pieces of text so far
-    limit:int=1, # The most there can be
-    seconds:float=0, # Since the start
-)->str: # HTML
+def progress_html(done:int=0, limit:int=1, seconds:float=0)->str: # HTML
     "Show how far a text is"
     share = round(100*min(1, done/max(1, limit)))
     return piece('progress', done, limit, share, f'{seconds:.1f}')
@@ -151,9 +126,7 @@ def progress_html(
 # %% ../../nbs/panel/02_parts.ipynb #61bafbb7
 _HALF_HEADING = re.compile(r'\n+\s*\**(?:I|IM|IMP|IMPR|IMPRE|IMPRES|IMPRESS|IMPRESSI|IMPRESSIO|IMPRESSION)?:?$')
 
-def draft_sections(
-    text:str, # What the model has written up to now
-)->tuple: # Findings, impression
+def draft_sections(text:str)->tuple: # Findings, impression
     "Split a report that is being written into its two fields"
     if re.match(r'\s*FINDINGS', text) and 'IMPRESSION:' not in text: text = _HALF_HEADING.sub('', text)
     sections = parse_answer(text)
@@ -162,9 +135,7 @@ def draft_sections(
     return text.strip(), ''
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c028
-def log_html(
-    turns, # (question, answer) pairs
-)->str: # HTML
+def log_html(turns)->str: # HTML
     "Write questions and answers"
     return piece('log', list(turns))
 
@@ -178,9 +149,7 @@ def _sure_counts(ratings):
     return ', '.join(counts) or f'{len(words)} sentences'
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c031
-def doubts_html(
-    ratings, # (sentence, words for how sure) pairs
-)->str: # HTML, '' before anything is rated
+def doubts_html(ratings)->str: # HTML, '' before anything is rated
     "Name the sentences that the model is less sure about"
     if not ratings: return ''
     doubted = [(sentence, words) for sentence,words in ratings if words not in SURE_WORDS]
@@ -253,10 +222,7 @@ def viewer_html(
 # %% ../../nbs/panel/02_parts.ipynb #de11d383
 _STATE = {1: 'yes', 0: 'no', -1: 'possible', None: '–'}
 
-def label_rows(
-    first:str, # A report
-    second:str, # Another
-)->list: # Dicts: `finding`, `first`, `second` (words), `differs`
+def label_rows(first:str, second:str)->list: # Dicts: `finding`, `first`, `second` (words), `differs`
     "Compare what two texts say of each finding"
     one, two = text_labels(first), text_labels(second)
     rows = [(finding, one.get(finding), two.get(finding)) for finding in one | two]
@@ -266,10 +232,7 @@ def label_rows(
 # %% ../../nbs/panel/02_parts.ipynb #a0117d0b
 def _bare(word): return word.lower().strip('.,;:()')
 
-def marked_words(
-    text:str, # A text
-    other:str, # The text it is compared with
-)->list: # (piece of `text`, whether `other` lacks it) pairs
+def marked_words(text:str, other:str)->list: # (piece of `text`, whether `other` lacks it) pairs
     "Mark the words of a text that another one lacks"
     known = {_bare(word) for word in other.split()}
     words = re.split(r'(\s+)', text) # a word, a gap, a word, ...

@@ -68,17 +68,13 @@ def notes(self:Case)->list: # Words
     return list(dict.fromkeys([*first, *beside]))
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c005
-def is_empty(
-    report, # `Report`
-)->bool:
+def is_empty(report)->bool:
     "Check whether a text was stopped before its first word"
     return not report.text.strip() and not report.stopped
 
 # %% ../../nbs/panel/03_session.ipynb #71fa25ec
 @patch
-def take_report(self:Case,
-    report, # `Report`
-):
+def take_report(self:Case, report):
     "Make the model's text the text of the study"
     if is_empty(report): return
     if self.base and self.base.prompt != report.prompt: self.base = None # it was given another indication
@@ -101,17 +97,13 @@ def read_study(
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c008
 @patch
-def joined(self:Case,
-    new, # `Case` with the next view
-)->Case:
-    "Add the next X-ray as a second view"
+def joined(self:Case, new:Case)->Case:
+    "Add the first X-ray of `new` as a second view"
     return read_study([self.views[0], *new.views], [self.names[0], *new.names], self.reference or new.reference, self.indication)
 
 # %% ../../nbs/panel/03_session.ipynb #ce1d270c
 @patch
-def record(self:Case,
-    with_names:bool=False, # Put the names in, which may be a patient's
-)->dict: # As `report_record` returns it; `None` before there is a report
+def record(self:Case, with_names:bool=False)->dict: # As `report_record` returns it; `None` before there is a report
     "Record what would be saved now"
     if self.report is None: return None
     name = ', '.join(self.names) if with_names else ''
@@ -129,9 +121,7 @@ class View:
 
 # %% ../../nbs/panel/03_session.ipynb #0f63124d
 @patch
-def viewer(self:Case,
-    view:View=View(), # How it is looked at
-)->str: # HTML
+def viewer(self:Case, view:View=View())->str: # HTML
     "Show the X-rays of the study"
     heat = self.heat.get(view.sentence) or [None]*len(self.views)
     pictures = [overlaid(windowed(im, view.low, view.high, view.invert), places, view.opacity) for im,places in zip(self.small, heat)]
@@ -183,9 +173,7 @@ def late(self:Update)->bool:
     return self.job is not None and self.job.overtaken
 
 # %% ../../nbs/panel/03_session.ipynb #770ef37e
-def sentence_of(
-    error:Exception, # What happened
-)->str: # One sentence
+def sentence_of(error:Exception)->str: # One sentence
     "Write an error as a person should read it"
     if isinstance(error, CXRError): return str(error)
     if is_out_of_memory(error): return "There is not enough memory: close other notebooks, or load the model with precision='nf4'."
@@ -208,10 +196,7 @@ class Session:
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c023
 @patch
-def failed(self:Session,
-    error:Exception, # What happened
-    **parts # What to show with it
-)->Update:
+def failed(self:Session, error:Exception, **parts)->Update:
     "Turn a failure into an update"
     self.error = error
     return Update(parts, sentence_of(error), 'error')
@@ -266,9 +251,7 @@ def sentence_parts(self:Session)->dict: # Name of a part -> `Choices`, and wheth
     return dict(evidence=choices, looking=len(choices.options) > 1)
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c025
-def step(
-    method, # Of `Session`; yields `Update`s
-): # The same, but it never raises
+def step(method): # The same, but it never raises
     "Turn a failure of `method` into a sentence"
     @wraps(method)
     def run(self, *args, **kwargs):
@@ -308,9 +291,7 @@ def action(
 class Overtaken(Exception): "Another study has taken the place of the one that the job works on"
 
 @patch
-def begin(self:Session,
-    name:str, # Of an action
-)->Job: # `None` while the same action runs
+def begin(self:Session, name:str)->Job: # `None` while the same action runs
     "Start a job. Raises `CXRError` while another one runs"
     with self.guard:
         if self.job is None:
@@ -322,11 +303,8 @@ def begin(self:Session,
 # %% ../../nbs/panel/03_session.ipynb #47c0c032
 @patch
 @step
-def run_job(self:Session,
-    name:str, # Of an action
-    updates, # Generator of `Update`s
-):
-    "Yield the updates of an action as long as its study is shown"
+def run_job(self:Session, name:str, updates):
+    "Yield the updates of an action as long as its study is shown; a failure is the last one"
     job = self.begin(name)
     if job is None: return
     try:
@@ -367,9 +345,7 @@ def need_report(self:Session)->Case:
 
 # %% ../../nbs/panel/03_session.ipynb #a43533a2
 @patch
-def show(self:Session,
-    case:Case, # A study, new or from this session
-)->Update:
+def show(self:Session, case:Case)->Update:
     "Put a study on the page"
     with self.guard:
         if self.job: self.job.overtaken = True
@@ -383,20 +359,14 @@ def show(self:Session,
 # %% ../../nbs/panel/03_session.ipynb #47c0c048
 @patch
 @step
-def take_study(self:Session,
-    read, # Called without arguments; returns a `Case`
-    second:bool=False, # Add it to the study shown, as a second view
-):
-    "Show the study that `read` returns"
+def take_study(self:Session, read, second:bool=False):
+    "Show the study that `read()` returns; `second` adds it to the study shown"
     new = read()
     if second and self.case: new = self.case.joined(new)
     yield self.show(new)
 
 @patch
-def choose_example(self:Session,
-    name:str, # Key of `EXAMPLES`
-    second:bool=False, # Add it to the study shown
-):
+def choose_example(self:Session, name:str, second:bool=False):
     "Show one of the examples"
     return self.take_study(lambda: read_study(*example_study(name)), second)
 
@@ -412,10 +382,7 @@ def folder_parts(self:Session)->dict: # Name of a part -> what it shows
 # %% ../../nbs/panel/03_session.ipynb #47c0c049
 @patch
 @step
-def go_to(self:Session,
-    path:str, # Folder or X-ray; relative to the current folder
-    second:bool=False, # Add the X-ray to the study shown
-):
+def go_to(self:Session, path:str, second:bool=False):
     "Open a folder or an X-ray"
     place = step_into(self.folder, os.path.expanduser(path.strip()), self.top)
     if not place.is_dir():
@@ -428,10 +395,7 @@ def go_to(self:Session,
 # %% ../../nbs/panel/03_session.ipynb #47c0c050
 @patch
 @step
-def open_marked(self:Session,
-    files:str, # Entry of the list that is marked
-    second:bool=False, # Add the X-ray to the study shown
-):
+def open_marked(self:Session, files:str, second:bool=False):
     "Open the entry that is marked"
     if not files: raise CXRError('Nothing is marked: choose an X-ray or a folder in the list.')
     entries = {readable(entry): entry for entry in list_folder(self.folder)}
@@ -499,10 +463,8 @@ def write(self:Session,
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c057
 @patch
-def work_out(self:Session,
-    make, # Called with a flag that stops it
-): # What `make` returns
-    "Let the model work something out"
+def work_out(self:Session, make): # What `make` returns
+    "Let the model work something out; `make` is called with the flag that stops it"
     job = self.job
     with ONE: result = make(job)
     if job.overtaken: raise Overtaken
@@ -510,10 +472,7 @@ def work_out(self:Session,
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c059
 @patch
-def ended(self:Session,
-    what:str, # What was written
-    report, # `Report`
-)->Update:
+def ended(self:Session, what:str, report)->Update:
     "Say how a text ended"
     seconds = time.time() - self.job.started
     if report.stopped: return Update(self.shown(), f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done')
@@ -524,9 +483,7 @@ def ended(self:Session,
 def _draft_parts(text): return dict(zip(('findings', 'impression'), draft_sections(text)))
 
 @patch
-def remember(self:Session,
-    case:Case, # A study
-):
+def remember(self:Session, case:Case):
     "Keep a study with a report for the rest of the session"
     if case.report and case not in self.cases: self.cases = [*self.cases, case][-self.keep:]
 
@@ -585,9 +542,7 @@ def rate(self:Session):
 # %% ../../nbs/panel/03_session.ipynb #47c0c064
 @patch
 @action('Show evidence', place='')
-def find_evidence(self:Session,
-    evidence:int, # Number of a sentence of the report
-):
+def find_evidence(self:Session, evidence:int):
     "Find the places on which a sentence rests"
     case = self.need_report()
     yield Update(sentence='Looking for the evidence.', kind='busy')
@@ -598,9 +553,7 @@ def find_evidence(self:Session,
 # %% ../../nbs/panel/03_session.ipynb #47c0c066
 @patch
 @step
-def look(self:Session,
-    view:View, # How to look
-):
+def look(self:Session, view:View):
     "Show the X-ray as it is looked at"
     self.view = view
     if self.case is None: return
@@ -627,9 +580,7 @@ def ask(self:Session,
 # %% ../../nbs/panel/03_session.ipynb #536f9040
 @patch
 @action('Report by the untuned base', 'Let the base model report the same X-ray without its adapter', place='compare')
-def base(self:Session,
-    limit:int=None, # Tokens at most
-):
+def base(self:Session, limit:int=None):
     "Let the base report the X-ray without its adapter"
     case = self.need_case()
     if case.report is None: raise CXRError('There is no report to compare with yet: press Generate report first.')
@@ -643,9 +594,7 @@ def base(self:Session,
 # %% ../../nbs/panel/03_session.ipynb #47c0c068
 @patch
 @step
-def show_past(self:Session,
-    past:int, # Number in the list of reports, from 1
-):
+def show_past(self:Session, past:int):
     "Show a study of this session again"
     if not past: raise CXRError('Nothing is marked: choose a report in the list.')
     yield self.show(self.cases[past - 1])

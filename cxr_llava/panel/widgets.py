@@ -89,11 +89,7 @@ def _ipython_display_(self:ReportPanel):
     display(shown, raw=True)
 
 # %% ../../nbs/panel/04_widgets.ipynb #2a5ecae4
-def widget(
-    kind:str, # Class of ipywidgets
-    classes:str='', # Of the style sheet, with spaces between them
-    **traits # As ipywidgets names them
-): # Widget
+def widget(kind:str, classes:str='', **traits): # Widget
     "Make a widget that the style sheet knows"
     import ipywidgets
     made = getattr(ipywidgets, kind)(**traits)
@@ -108,51 +104,31 @@ def box(children, classes, kind='VBox'): return widget(kind, classes, children=c
 def row(*children, classes=''): return box(children, f'cxr-row {classes}', 'HBox')
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c007
-def button(
-    label:str, # On the button
-    tip:str='', # What it does
-    classes:str='', # Of the style sheet
-    kind:str='Button', # Or 'ToggleButton'
-    **traits
-): # Widget
+def button(label:str, tip:str='', classes:str='', kind:str='Button', **traits): # Widget
     "Make a button that says what it does"
     return widget(kind, classes, description=label, tooltip=tip or label, layout=dict(width='auto'), **traits)
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c008
-def text_field(
-    kind:str, # 'Text', 'Textarea', 'Select', 'Dropdown' or 'BoundedIntText'
-    label:str, # Above the field
-    classes:str='', # Of the style sheet
-    **traits
-): # Widget
+def text_field(kind:str, label:str, classes:str='', **traits): # Widget
     "Make a field with its label above"
     return widget(kind, f'cxr-field {classes}', description=label, layout=dict(width='100%', height='auto'), **traits)
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c009
-def slider(
-    kind:str, # 'IntRangeSlider' or 'FloatSlider'
-    label:str, # Above the slider
-    **traits
-): # Widget
+def slider(kind:str, label:str, **traits): # Widget
     "Make a slider with its label above"
     return widget(kind, 'cxr-slide', description=label, readout=False, layout=dict(width='auto'), **traits)
 
 def check(label): return widget('Checkbox', 'cxr-check', value=False, description=label, indent=False, layout=dict(width='auto'))
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c010
-def tabs(
-    parts:dict, # Title -> widget
-): # Widget
+def tabs(parts:dict): # Widget
     "Make titled tabs; an Accordion cannot be reached by keyboard"
     made = widget('Tab', children=list(parts.values()))
     for number,title in enumerate(parts): made.set_title(number, title)
     return made
 
 # %% ../../nbs/panel/04_widgets.ipynb #9171a452
-def on_enter(
-    text, # A `Text` widget
-    do, # Called without arguments
-):
+def on_enter(text, do):
     "Call `do` when Enter is pressed in `text`"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -174,10 +150,7 @@ def viewer_part(self:ReportPanel, w):
     return box([w.viewer, tools, w.looking, w.caution], 'cxr-look')
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c013
-def thumbnail(
-    name:str, # Key of `EXAMPLES`
-    choose, # Called with the name
-): # Widget
+def thumbnail(name:str, choose): # Widget
     "Make the picture of an example with its button"
     views = ', two views' if EXAMPLES[name].get('lateral') else ''
     picture = picture_uri(example_xray(name, 208), 208)
@@ -204,10 +177,7 @@ def inputs_part(self:ReportPanel, w):
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c017
 @patch
-def action_buttons(self:ReportPanel, w,
-    place:str, # As in `Action`
-    classes:str='', # Of the style sheet
-)->list: # Widgets
+def action_buttons(self:ReportPanel, w, place:str, classes:str='')->list: # Widgets
     "Make the buttons of the actions that stand at a place"
     buttons = []
     for action in ACTIONS.values():
@@ -347,10 +317,7 @@ def take_upload(self:ReportPanel):
     self.run(self.session.take_study(lambda: self.read_upload(files), self.w.second.value))
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c029
-def show_choices(
-    field, # `Select` or `Dropdown`
-    choices:Choices,
-):
+def show_choices(field, choices:Choices):
     "Offer choices; the mark stays where it is, unless another is chosen"
     marked = field.value
     if list(field.options) != choices.options: field.options = choices.options
@@ -360,10 +327,7 @@ def show_choices(
 
 # %% ../../nbs/panel/04_widgets.ipynb #7d9690df
 @patch
-def show_part(self:ReportPanel,
-    name:str, # Of a part
-    value, # What it shows now
-):
+def show_part(self:ReportPanel, name:str, value):
     "Show one part anew, when this face has it"
     part = getattr(self.w, name, None)
     if part is None: return
@@ -384,9 +348,7 @@ def show_busy(self:ReportPanel):
     for part in (*buttons, w.findings, w.impression, w.evidence): part.disabled = busy
 
 @patch
-def apply(self:ReportPanel,
-    update, # `Update`
-):
+def apply(self:ReportPanel, update):
     "Show an update, unless another study is shown since"
     with self.session.guard:
         if update.late: return
@@ -395,9 +357,7 @@ def apply(self:ReportPanel,
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c033
 @patch
-def run(self:ReportPanel,
-    updates, # Generator of `Update`s
-):
+def run(self:ReportPanel, updates):
     "Show updates as they come"
     before = self.session.job
     for update in updates:
@@ -409,9 +369,7 @@ def run(self:ReportPanel,
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c035
 @patch
-def follow(self:ReportPanel,
-    updates, # Generator of `Update`s
-):
+def follow(self:ReportPanel, updates):
     "Show the updates of an action, in its thread"
     try:
         for update in updates: self.apply(update)
@@ -422,18 +380,14 @@ def follow(self:ReportPanel,
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c037
 @patch
-def press(self:ReportPanel,
-    name:str, # Of an action
-):
+def press(self:ReportPanel, name:str):
     "Press the button of an action"
     fields = {field: getattr(self.w, field).value for field in ACTIONS[name].inputs if hasattr(self.w, field)}
     self.run(getattr(self.session, name)(**fields))
 
 # %% ../../nbs/panel/04_widgets.ipynb #604f8946
 @patch
-def wait(self:ReportPanel,
-    seconds:float=60, # At most
-)->bool: # The work is done
+def wait(self:ReportPanel, seconds:float=60)->bool: # The work is done
     "Wait for the model; for code and tests"
     if self._thread is None: return True
     self._thread.join(seconds)

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from ..core.config import Config, run_cli
 from ..core.files import append_jsonl, CXRError, hash_json, read_json, Rejects, say, write_json
 from ..core.run_folder import find_artifact, run_root, versions
-from .systems import (
-    check_rows, manifest_of, now, read_items, split_hash, stored_rows)
+from .predictions import check_rows, now, stored_rows
+from .systems import manifest_of, read_items, split_hash
 from ..sources.registry import is_restricted, licence_of
 from ..vlm.chat_format import format_answer
 from ..xray.read import read_xray
