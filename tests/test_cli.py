@@ -1,5 +1,5 @@
 "The commands from end to end, and what they say to bad input"
-import csv, json, os, re, subprocess, sys
+import csv, html, json, os, re, subprocess, sys
 from pathlib import Path
 import pytest
 from cxr_llava.vlm.adapters import read_adapter
@@ -144,7 +144,7 @@ def test_own_table_with_bad_records(tmp_path):
     r = done(cxr('cxr_run', *args, '--run', 'mine', '--epochs', '1', '--bootstrap', '20', '--no-probes', '--out', 'else where/a', cwd=tmp_path))
     judged = json.loads((tmp_path/'mine/metrics.json').read_text())['provenance']['model']
     assert judged['adapter_hash'] == read_adapter(tmp_path/'else where/a')['hash'] # the new one, not one in the run folder
-    assert "--lora_repo 'else where/a'" in r.stdout and "--lora_repo &#x27;../else where/a&#x27;" in (tmp_path/'mine/summary.html').read_text()
+    assert "--lora_repo 'else where/a'" in r.stdout and "--lora_repo '../else where/a'" in html.unescape((tmp_path/'mine/summary.html').read_text())
     where = ' '.join(o['where'] + o['reason'] + str(o) for o in map(json.loads, (tmp_path/'mine/rejects.jsonl').read_text().splitlines()))
     for o in ('x3', 'x4'): assert o in where
     assert 'left out' in r.stdout

@@ -221,10 +221,10 @@ def test_page_asks_nobody_and_says_everything(tmp_path):
     m = score(tmp_path, write_jsonl(tmp_path/'p.jsonl', rows))
     html = (tmp_path/'out/report.html').read_text()
     for o in ('src="http', 'href=', '<link', '@import', 'url(', '<iframe'): assert o not in html, o
-    order = ['May these numbers be believed?', 'class="headline', 'Six target pathologies', 'Label against label', 'Where it went wrong', 'Numbers from elsewhere', 'How each system was made']
+    order = ['May these numbers be believed?', 'class="headline', 'Six target pathologies', 'Label against label', 'Where it went wrong', 'How each system was made']
     at = [html.index(o) for o in order]
     assert at == sorted(at)
-    assert 'prefers-color-scheme:dark' in html and 'F1 0.84 cannot be' in html and '0.668' in html and 'Not measured here' in html
+    assert 'prefers-color-scheme:dark' in html
     assert f'n={m["provenance"]["n"]}' in html and '95 % bootstrap interval' in html
 
 # A model's own systems
@@ -301,7 +301,7 @@ def judged(d, run, adapter='', **kw):
 
 def test_baselines_learn_from_what_the_model_learned_from(tiny, tmp_path):
     "Other conversations than train.json, and only the first so many: found by the fingerprint the adapter carries"
-    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.vlm.bases import load_processor, tiny_dir
     from cxr_llava.train.batch import encode_records
     from cxr_llava.train.batch import data_hash
     from cxr_llava.sources.conversations import read_conversations

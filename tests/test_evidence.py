@@ -34,10 +34,10 @@ def test_map_of_a_sentence(m, case):
 
 def test_maps_leave_the_model_as_it_was(m, case):
     x, rep = case
-    kind = m._llava.model.language_model.config._attn_implementation
+    kind = m.bare.model.language_model.config._attn_implementation
     m.relevance(x, rep, 0, steps=1)
-    assert m._llava.model.language_model.config._attn_implementation == kind
-    assert not m._llava.model.multi_modal_projector._forward_hooks
+    assert m.bare.model.language_model.config._attn_implementation == kind
+    assert not m.bare.model.multi_modal_projector._forward_hooks
     assert all(p.grad is None for p in m.model.parameters())
     assert m.generate_report(x).text == rep.text
 
@@ -53,7 +53,7 @@ def test_share_by_chance():
     mask[:40, :40] = 1
     heat = np.zeros((8, 8))
     heat[1, 1] = 1
-    assert inside(heat, mask) == (1, .25, True) and inside(heat[::-1], mask) == (0, .25, False)
+    assert inside(heat, mask) == dict(inside=1, chance=.25, hit=True) and inside(heat[::-1], mask) == dict(inside=0, chance=.25, hit=False)
 
 def test_certainty(m, case):
     x, rep = case

@@ -6,7 +6,8 @@ import pytest
 pytest.importorskip('openai')
 from PIL import Image
 from cxr_llava.score import external as outside
-from cxr_llava.eval import EvalConfig, other_systems
+from cxr_llava.eval import EvalConfig
+from cxr_llava.score.collect import other_systems
 from cxr_llava.score.external import OutsideConfig, run_outside
 from cxr_llava.vlm.chat_format import make_prompt
 from cxr_llava.core.files import CXRError, read_jsonl, write_json

@@ -2,8 +2,9 @@
 import os, time
 import pytest
 from cxr_llava import run
-from cxr_llava.core import config as stages
-from cxr_llava.score.job import RunConfig
+from cxr_llava.core.config import command_line
+from cxr_llava.score import summary as summaries
+from cxr_llava.score.job import preflight, RunConfig
 from cxr_llava.core.files import CXRError, write_json, write_jsonl
 
 def test_sources_are_parsed_once(monkeypatch):
@@ -11,7 +12,7 @@ def test_sources_are_parsed_once(monkeypatch):
     from fastcore import docments
     RunConfig.known()
     monkeypatch.setattr(docments, 'docments', lambda *a, **kw: 1/0)
-    stages.command_line(RunConfig)
+    command_line(RunConfig)
     assert RunConfig.known()['epochs'][2] == 'finetune: Passes over the data'
 
 def cfg(d, **kw): return RunConfig.load(run=str(d/'run'), **kw)
@@ -24,20 +25,19 @@ def cfg(d, **kw): return RunConfig.load(run=str(d/'run'), **kw)
     (dict(stages='data,prompts,eval'), 'adapter'), (dict(seed=2**32), '`seed` must be'), (dict(stages=','), '`stages` names none'), (dict(stages=''), '`stages` names none')])
 def test_refused_before_the_first_stage(tmp_path, monkeypatch, kw, words):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(run.STAGES, 'data', ('data', 'DataConfig', 'never'))
-    monkeypatch.setitem(run.STAGES, 'prompts', ('prompts', 'PromptConfig', 'never'))
+    for stage in ('data', 'prompts'): monkeypatch.delitem(run.STAGES, stage)
     (tmp_path/'a.json').write_text('[]')
     with pytest.raises(CXRError, match=words): run.run_all(cfg(tmp_path, **kw))
     assert not (tmp_path/'run').exists()
 
 def test_what_an_earlier_stage_will_write_is_not_asked_for(tmp_path):
     r = str(tmp_path/'run')
-    run.preflight(cfg(tmp_path, data=f'{r}/train.json', val=f'{r}/val.json', data_path=f'{r}/test.json', image_root=r, model_path=f'{r}/adapter'))
-    run.preflight(cfg(tmp_path, out=str(tmp_path/'else/a')))
-    run.preflight(cfg(tmp_path, model_path='owner/name@' + 'a'*40))
+    preflight(cfg(tmp_path, data=f'{r}/train.json', val=f'{r}/val.json', data_path=f'{r}/test.json', image_root=r, model_path=f'{r}/adapter'))
+    preflight(cfg(tmp_path, out=str(tmp_path/'else/a')))
+    preflight(cfg(tmp_path, model_path='owner/name@' + 'a'*40))
 
 def test_text_of_an_absent_stage_is_not_asked_for(tmp_path):
-    run.preflight(cfg(tmp_path, stages='data', data='no.json', model_path='no'))
+    preflight(cfg(tmp_path, stages='data', data='no.json', model_path='no'))
 
 def talk(i, text): return dict(id=i, image=f'{i}.png', conversations=[dict(**{'from': 'human'}, value='<image>\nWrite a report.'), dict(**{'from': 'gpt'}, value=text)])
 
@@ -53,14 +53,14 @@ def test_the_case_is_one_that_was_evaluated(tmp_path):
     judged(tmp_path, 'run', {'a': 'Large left pleural effusion.'})
     other = judged(tmp_path, 'other', {'a': 'No pleural effusion.', 'b': 'Clear.'})
     write_jsonl(tmp_path/'run/predictions/tuned.jsonl', [dict(id='a', text='Normal.', reference='No pleural effusion.'), dict(id='b', text='x', reference='Other.')])
-    def case(**kw): return run.one_case(run.config_of(cfg(tmp_path, **kw), 'eval'))
+    def case(**kw): return summaries.one_case(cfg(tmp_path, **kw).eval)
     assert case(data_path=other)['reference'] == 'No pleural effusion.'
     assert case() is None # the reports were made for another reference
     assert case(predictions='x.jsonl') is None
 
 def summary(d, stages, since=0, **kw):
     (d/'run').mkdir(exist_ok=True)
-    return run.summarise(cfg(d, stages=stages, **kw), {'finetune': 1.}, 1., since)
+    return summaries.summarise(cfg(d, stages=stages, **kw), {'finetune': 1.}, 1., since)
 
 def trained(d, n):
     "The tiny adapter as if `n` conversations had been learned from"
@@ -85,7 +85,7 @@ def test_the_adapter_recommended_is_the_one_judged(tmp_path, capsys):
     hub = 'owner/name@' + 'a'*40
     for kw,want in [({}, 'adapter'), (dict(model_path=str(tmp_path/'else/adapter')), '../else/adapter'), (dict(model_path=hub), hub), (dict(out=str(tmp_path/'else/adapter')), '../else/adapter')]:
         s = summary(tmp_path, 'eval', **kw)
-        run.tell(s, tmp_path/'run')
+        summaries.print_summary(s, tmp_path/'run')
         told = capsys.readouterr().out
         assert s['adapter'] == want and want in (tmp_path/'run/summary.html').read_text()
         assert (hub if want == hub else str((tmp_path/'run'/want).resolve())) in told
@@ -98,7 +98,7 @@ def test_nothing_of_an_earlier_run_looks_new(tmp_path, capsys):
     for p in (tmp_path/'run/adapter').iterdir(): os.utime(p, (since, since))
     s = summary(tmp_path, 'finetune', since)
     assert [o['name'] for o in s['files']] == ['adapter'] and [o['name'] for o in s['earlier']] == ['predictions', 'metrics.json']
-    run.tell(s, tmp_path/'run')
+    summaries.print_summary(s, tmp_path/'run')
     new, old = capsys.readouterr().out.split('There from earlier runs: ')
     assert 'adapter' in new and 'metrics' not in new and old.startswith('predictions, metrics.json')
     assert 'From earlier runs' in (tmp_path/'run/summary.html').read_text()
@@ -108,4 +108,4 @@ def test_new_scores_on_its_card_make_no_new_adapter(tmp_path):
     card, since = tmp_path/'run/adapter/README.md', time.time() + 1
     card.write_text('scores')
     os.utime(card, (since, since))
-    assert not run.written(tmp_path/'run', since)
+    assert not summaries.written(tmp_path/'run', since)

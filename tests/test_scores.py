@@ -4,7 +4,7 @@ from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
 from cxr_llava.score import clinical as paired, clinical as scores
 from cxr_llava.report.labels import OBSERVATIONS
 from cxr_llava.core.files import CXRError
-from cxr_llava.report.text_metrics import pair_stats
+from cxr_llava.score.metrics import metric_differences, pair_rows
 
 def frame(x): return pd.DataFrame(x, columns=OBSERVATIONS)
 def labels(n, rng, p=(.2, .3, .1, .4)): return rng.choice([1, 0, -1, np.nan], (n, 14), p=p)
@@ -26,7 +26,7 @@ def test_sklearn(policy, seed):
         if policy == 'definite': keep = np.isin(y, (0, 1)) & np.isin(p, (0, 1)); y, p = y[keep], p[keep]
         y, p = np.isin(y, yes), np.isin(p, yes)
         assert got.n[o] == len(y) and got.support[o] == y.sum()
-        if not len(y): assert got.loc[o, list(scores.METRICS)].isna().all(); continue
+        if not len(y): assert got.loc[o, list(scores.RATES)].isna().all(); continue
         prec, rec, f1, _ = precision_recall_fscore_support(y, p, average=None, labels=[False, True], zero_division=np.nan)
         np.testing.assert_allclose(got.loc[o, ['precision', 'sensitivity', 'f1', 'specificity']].astype(float), [prec[1], rec[1], f1[1], rec[0]], atol=1e-6)
         assert abs(got.accuracy[o] - (y == p).mean()) < 1e-6
@@ -70,7 +70,7 @@ def test_interval_is_that_of_the_slow_way():
     rng = np.random.default_rng(0)
     y, p = rng.random(200) < .3, rng.random(200) < .3
     w = scores.resample_weights([f'{i:03d}' for i in range(200)], 400, 5)
-    fast = scores.clinical_resamples(one_label(y), one_label(p), w)['f1'][:, OBSERVATIONS.index('Edema')]
+    fast = scores.clinical_resamples(scores.outcomes(one_label(y), one_label(p)), w)['f1'][:, OBSERVATIONS.index('Edema')]
     slow = [precision_recall_fscore_support(np.repeat(y, c), np.repeat(p, c), average='binary', zero_division=np.nan)[2] for c in w.astype(int)]
     np.testing.assert_allclose(fast, slow, atol=1e-6)
 
@@ -117,10 +117,10 @@ def test_randomisation_is_exact_where_all_swaps_can_be_listed():
 
 def test_text_differences_and_holm():
     refs = ['No effusion.', 'Mild edema.', 'Enlarged heart.', 'Left pneumothorax.']*6
-    x = [np.c_[pair_stats(p, refs), np.ones(24)] for p in (refs, refs[::-1])]
-    res = paired.paired_tests(*x, paired.text_differences, scores.resample_weights(range(24)), paired.swap_draws(range(24)))
+    x = [pair_rows(p, refs) for p in (refs, refs[::-1])]
+    res = paired.paired_tests(*x, metric_differences, scores.resample_weights(range(24)), paired.swap_draws(range(24)))
     assert (res['value'] > 0).all() and res['p_randomisation'][4] < .01
-    same = paired.paired_tests(x[0], x[0], paired.text_differences, scores.resample_weights(range(24)), paired.swap_draws(range(24)))
+    same = paired.paired_tests(x[0], x[0], metric_differences, scores.resample_weights(range(24)), paired.swap_draws(range(24)))
     assert (same['p_bootstrap'] == 1).all() and (same['p_randomisation'] == 1).all()
     p = np.random.default_rng(0).random(9)
     adjusted = paired.holm(p)

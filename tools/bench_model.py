@@ -10,7 +10,7 @@ Results are written to bench/results/.
 """
 import argparse, json, os, shutil, statistics, sys, tempfile, time, warnings
 from pathlib import Path
-from cxr_llava.vlm.family import BASES
+from cxr_llava.vlm.bases import BASES
 from results import store
 
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
@@ -48,10 +48,10 @@ def make_pipe(m):
     from transformers import GenerationConfig, pipeline
     from cxr_llava.xray.read import prepare_xray, read_xray
     from cxr_llava.vlm.chat_format import render_chat
-    pipe, tok = pipeline('image-text-to-text', model=m._llava, processor=m.processor), m.processor.tokenizer
+    pipe, tok = pipeline('image-text-to-text', model=m.bare, processor=m.processor), m.processor.tokenizer
     def one(path, turns, limit):
         im = prepare_xray(read_xray(path).image, max(336, m.processor.image_processor.crop_size['height'])).convert('RGB')
-        cfg = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=sorted(m._eos) or None, pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id)
+        cfg = GenerationConfig(do_sample=False, max_new_tokens=limit, eos_token_id=sorted(m.ends) or None, pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id)
         out = pipe(images=[im], text=render_chat(turns, True)[0], generate_kwargs=dict(generation_config=cfg), return_full_text=False)
         return out[0]['generated_text'].strip()
     return one
@@ -83,16 +83,16 @@ def tell(row, first):
 
 def bench_followup(m, paths, limit, repeats=1):
     "A question after the report: with X-ray and report kept, by the same model anew, and by the pipeline anew"
-    from cxr_llava.vlm.generate import _history
+    from cxr_llava.vlm.generate import _turns
     pipe, times, same = make_pipe(m), {k: [] for k in ('kept', 'kept_first', 'anew', 'anew_first', 'pipeline')}, 0
     for p in paths:
         rep = m.generate_report(p)
-        turns = [t for pair in _history([rep]) for t in pair]
+        turns = [t for pair in _turns([rep]) for t in pair]
         turns[0] = dict(turns[0], value='<image>\n' + turns[0]['value'])
         for q in QUESTIONS*repeats:
             texts = set()
             def ask(way, fn):
-                if way.startswith('anew'): m._kept = m._seen = None, None
+                if way.startswith('anew'): m.forget()
                 text, wall, cpu = timed(fn)
                 times[way].append((wall, cpu))
                 if not way.endswith('first'): texts.add(text)
@@ -121,7 +121,7 @@ def random_llava(folder, size):
     "A LLaVA with random weights on disk, of one of SIZES; an X-ray is 576 tokens and the words are the tiny model's"
     import torch
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.vlm.family import tiny_dir
+    from cxr_llava.vlm.bases import tiny_dir
     text, vision = SIZES[size]
     tiny = json.loads((tiny_dir()/'config.json').read_text())
     ids = {k: tiny['text_config'][k] for k in ('bos_token_id', 'eos_token_id', 'pad_token_id')}
@@ -154,14 +154,14 @@ def bench_steps(m, path, batches, limit, speed):
     "Seconds per token of a batch against the time to read weights and cache once"
     import torch
     from cxr_llava.vlm.chat_format import make_prompt
-    params = sum(p.numel()*p.element_size() for n,p in m._llava.named_parameters() if 'language_model' in n and 'embed_tokens' not in n or 'lm_head' in n)
-    c, rows = m._llava.config.text_config, []
-    width = torch.finfo(m._dtype()).bits//8
+    params = sum(p.numel()*p.element_size() for n,p in m.bare.named_parameters() if 'language_model' in n and 'embed_tokens' not in n or 'lm_head' in n)
+    c, rows = m.bare.config.text_config, []
+    width = torch.finfo(next(m.bare.parameters()).dtype).bits//8
     for b in batches:
-        ids, _ = m._rows([first(make_prompt())]*b, limit)
-        pixels = m._look(path)[1].repeat(b, 1, 1, 1)
-        one = timed(lambda: m._write(ids, pixels, 1))[1]
-        full = timed(lambda: m._write(ids, pixels, limit))[1]
+        ids = [m.family.encode(m.processor, first(make_prompt()), True)[0]]*b
+        pixels = m._look(path).pixels.repeat(b, 1, 1, 1)
+        one = timed(lambda: m._collect(m._read(ids, pixels), 1))[1]
+        full = timed(lambda: m._collect(m._read(ids, pixels), limit))[1]
         step = (full - one)/(limit - 1)
         floor = (params + b*(len(ids[0]) + limit/2)*2*width*c.num_hidden_layers*c.hidden_size)/speed
         rows.append(dict(batch=b, step_s=round(step, 5), floor_s=round(floor, 5), times_floor=round(step/floor, 2), prefill_s=round(one, 4), reports_per_s=round(b/full, 3)))
@@ -169,9 +169,9 @@ def bench_steps(m, path, batches, limit, speed):
     return rows
 
 def run_cpu(a):
-    from cxr_llava.vlm.family import load_base
+    from cxr_llava.vlm.bases import load_base
     from cxr_llava.vlm.generate import CXRModel
-    from cxr_llava.vlm.family import tiny_adapter
+    from cxr_llava.vlm.bases import tiny_adapter
     from cxr_llava.vlm.load import load_model
     one_core()
     m = load_model(tiny_adapter())
@@ -186,7 +186,7 @@ def run_cpu(a):
 
 def run_gpu(a):
     import torch
-    from cxr_llava.vlm.family import load_base
+    from cxr_llava.vlm.bases import load_base
     from cxr_llava.vlm.generate import CXRModel
     res, precisions = dict(size=a.size, bandwidth_bytes_per_s=round(bandwidth())), ('nf4', 'fp16') if torch.cuda.is_available() else ('fp32',)
     with tempfile.TemporaryDirectory() as d:

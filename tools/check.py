@@ -2,8 +2,9 @@
 
 `--privacy` runs only what keeps patients, tokens and live widgets out: the pre-commit hook in tools/hooks.
 """
-import argparse, json, os, re, shutil, subprocess, sys, tempfile
+import argparse, ast, json, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
+import house
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIP = {'.git', '.venv', '.venv-ci', 'runs', 'build', 'dist', '_docs', '_proc', '__pycache__', '.pytest_cache', '.ipynb_checkpoints'}
@@ -97,16 +98,28 @@ def no_secrets(root):
     return [f'{f.relative_to(root)}: {k} ({m.group()[:12]}...)' for f in files(root) if f.name != mine and f.suffix not in ('.safetensors', '.png')
         for k,pat in pats.items() for m in [re.search(pat, re.sub(r'"image/png": "[^"]*"', '', text(f)))] if m]
 
-def short_cells(root):
-    "No exported cell above 50 lines, none with a line above 160 characters (data in quotes apart)"
-    def exported(s): return re.search(r'^#\|\s*exports?\b', s, re.M)
-    def code(line): return len(re.sub(r"""'[^']{40,}'|"[^"]{40,}\"""", "''", line))
-    def bare(s): return re.sub(r"('''|\"\"\").*?\1", lambda m: '\n'*m.group().count('\n'), s, flags=re.S) # word lists are data too
-    cells = [(n, i, bare(s).splitlines()) for n,i,s in code_cells(root) if exported(s)]
-    long = [f'{n} cell {i}: {len(ls) - 1} lines' for n,i,ls in cells if len(ls) > 51 and 'CSS' not in ''.join(ls)]
-    return long + [f'{n} cell {i}: line of {len(l)}: {l.strip()[:50]}...' for n,i,ls in cells for l in ls if code(l) > 160 and 'CSS' not in ''.join(ls)]
+HARD = False # the limits below fail; the goals of tools/house.py, printed at the end, do not
 
-def told(root):
+def exported_cells(root):
+    "Name of the notebook, number of the cell, source"
+    return [(n, i, s) for n,i,s in code_cells(root) if house.is_exported(s)]
+
+def short_cells(root):
+    "No exported cell above 40 lines, none with a line above 160 characters, text in quotes included"
+    long = [f'{n} cell {i}: {len(house.code_lines(s))} lines' for n,i,s in exported_cells(root) if len(house.code_lines(s)) > 40]
+    return long + [f'{n} cell {i}: line of {len(l)}: {l.strip()[:50]}...' for n,i,s in exported_cells(root) for l in s.splitlines() if len(l) > 160]
+
+def no_chained_ternaries(root):
+    "No exported cell chains `a if b else c if d else e`"
+    def chained(o): return isinstance(o, ast.IfExp) and (isinstance(o.body, ast.IfExp) or isinstance(o.orelse, ast.IfExp))
+    return [f'{n} cell {i}' for n,i,s in exported_cells(root) if any(chained(o) for top in house.parsed(s) for o in ast.walk(top))]
+
+def thin_stories(root):
+    "No story page has more than 25 cells"
+    stories = {p: nb for p,nb in notebooks(root).items() if p.parent.name == 'nbs' and p.stem != 'index'}
+    return [f'{p.name}: {len(nb["cells"])} cells' for p,nb in stories.items() if len(nb['cells']) > 25]
+
+def has_prose(root):
     "At least .6 markdown cells per exported cell, and a title with a subtitle first"
     res = []
     for p,nb in notebooks(root).items():
@@ -117,7 +130,8 @@ def told(root):
     return res
 
 PRIVACY = [no_widget_state, no_bad_outputs, small_pictures, small, no_data, no_secrets]
-CHECKS = [clean_and_exported, readme_in_step, no_nbdev, *PRIVACY, short_cells, told]
+READABLE = [short_cells, no_chained_ternaries, thin_stories]
+CHECKS = [clean_and_exported, readme_in_step, no_nbdev, *PRIVACY, *READABLE, has_prose]
 
 def main():
     p = argparse.ArgumentParser(description=__doc__)
@@ -128,8 +142,10 @@ def main():
     checks = PRIVACY if args.privacy else CHECKS
     for f in checks:
         bad = f(root)
-        failed += bool(bad)
-        print(f'{"FAIL" if bad else "ok  "} {f.__doc__}' + ''.join(f'\n       {o}' for o in bad[:20]) + (f'\n       and {len(bad) - 20} more' if len(bad) > 20 else ''), flush=True)
+        counts = HARD or f not in READABLE
+        failed += bool(bad) and counts
+        print(f'{"FAIL" if bad and counts else "todo" if bad else "ok  "} {f.__doc__}' + ''.join(f'\n       {o}' for o in bad[:20]) + (f'\n       and {len(bad) - 20} more' if len(bad) > 20 else ''), flush=True)
+    if not args.privacy: print('\n' + '\n'.join(house.table(house.measure(root))) + '\n')
     print(f'{len(checks) - failed} passed, {failed} failed (repository checks)')
     sys.exit(failed > 0)
 

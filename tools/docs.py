@@ -8,95 +8,18 @@ import argparse, ast, configparser, html, json, re, shutil, subprocess, sys, tem
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
-from readme import notebook_table, text_of
+from readme import head_of, notebook_table, text_of, wing_table, WINGS
 from results import results_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ['when', 'glossary', 'results', 'literature', 'model_card', 'data_card', 'tripod'] # order in the sidebar
+SITE = Path(__file__).resolve().parent/'site' # style sheet, icon and settings of Sphinx
 KAGGLE = 'https://www.kaggle.com/kernels/welcome?src='
-
-CONF = r'''
-project = html_title = 'cxr_llava'
-author = {author!r}
-copyright = {copyright!r}
-version = release = {version!r}
-extensions = ['myst_nb']
-nb_execution_mode = 'off'
-nb_merge_streams = True
-nb_code_prompt_show, nb_code_prompt_hide = 'Code', 'Code'
-nb_render_markdown_format = 'myst'
-nb_mime_priority_overrides = [('html', 'image/png', 0), ('html', 'image/svg+xml', 5), ('html', 'text/html', 10), ('html', 'text/markdown', 20), ('html', 'text/plain', 30)]
-myst_enable_extensions = ['dollarmath', 'colon_fence', 'deflist', 'attrs_inline']
-myst_heading_anchors = 4
-suppress_warnings = ['myst.header'] # headings inside a saved report start where they like
-html_theme = 'furo'
-pygments_dark_style = 'github-dark'
-smartquotes_action = 'qe' # two dashes stay two dashes: they belong to commands
-html_static_path = ['_static']
-html_css_files = ['site.css']
-html_copy_source = html_show_sourcelink = False
-html_favicon = '_static/favicon.svg'
-html_theme_options = dict(source_repository={git_url!r}, source_branch={branch!r}, source_directory='nbs/', top_of_page_buttons=[],
-    announcement='Research and education only. Not a medical device.', footer_icons=[])
-exclude_patterns = ['_static']
-add_module_names = False
-toc_object_entries_show_parents = 'hide'
-
-def mathml(self, node, display):
-    "Formulas as MathML, written at build time: no script, nothing fetched"
-    from docutils.nodes import SkipNode
-    from latex2mathml.converter import convert
-    self.body.append(convert(node.astext(), display=display))
-    raise SkipNode
-
-def setup(app):
-    app.add_html_math_renderer('mathml', (lambda s, n: mathml(s, n, 'inline'), None), (lambda s, n: mathml(s, n, 'block'), None))
-    app.config.html_math_renderer = 'mathml'
-'''
-
-CSS = '''
-:root { --content-width: 52em; }
-body { --font-stack: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; --font-stack--monospace: ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace;
-  --mystnb-source-border-color: var(--color-background-border); --mystnb-source-margin-color: #2e7d4f; }
-.subtitle { font-size: 1.15em; color: var(--color-foreground-secondary); margin-top: -.4em; }
-.links { font-size: .9em; margin-bottom: 1.6em; }
-.links a { display: inline-block; padding: .15em .7em; margin: 0 .4em .4em 0; border: 1px solid var(--color-background-border); border-radius: 1em; text-decoration: none; }
-.cell { margin: 1em 0; }
-.cell_output img { max-width: 100%; height: auto; border-radius: 4px; }
-.cell_output div.text_html, .cell_output .output.text_html { overflow-x: auto; }
-.cell_output table, article table { font-size: .9em; }
-table.dataframe { border-collapse: collapse; border: 0; }
-table.dataframe th, table.dataframe td { border: 0; border-bottom: 1px solid var(--color-background-border); padding: .25em .7em; text-align: left; }
-article pre, .cell_output pre { font-size: .82em; }
-.table-wrapper { overflow-x: auto; }
-.table-wrapper td, .table-wrapper th, .cell_output td, .cell_output th { overflow-wrap: normal; }
-.highlight-sh pre, .output.stream pre { white-space: pre-wrap; overflow-wrap: anywhere; }
-.announcement { height: auto; min-height: 0; }
-.announcement-content { white-space: normal; font-size: .9em; }
-article dl.py > dd { margin-left: 0; }
-article dl.py div.highlight pre { white-space: pre-wrap; padding-left: 1em; }
-article dl.py .headerlink { visibility: hidden; }
-article dl.glossary dt, article dl.simple dt { font-weight: 600; }
-.cell details.admonition.hide { border: 0; box-shadow: none; padding: 0; margin: 0; background: none; }
-.cell details.admonition.hide > summary { color: var(--color-foreground-muted); }
-.cell details.admonition.hide > summary p.admonition-title { background: none; padding: 0; margin: 0; font-weight: 400; font-size: .85em; }
-.cell details.admonition.hide > summary p.admonition-title::before { display: none; }
-dl.py > dt { font-size: .95em; }
-dl.py div.highlight { margin: .4em 0; }
-.src { float: right; font-size: .8em; }
-a.api { text-decoration: none; }
-a.term { color: inherit; text-decoration: underline dotted var(--color-foreground-muted); text-underline-offset: .2em; }
-math[display=block] { margin: 1em 0; overflow-x: auto; }
-@media (max-width: 46em) { article { overflow-wrap: anywhere; } }
-'''
-ICON = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect width="32" height="32" rx="6" fill="#12202c"/><path d="M15 5v12M17 5v12M14 9c-6 1-8 8-8 15 4 0 7-2 8-6M18 9c6 1 8 8 8 15-4 0-7-2-8-6" stroke="#cfe3f2" stroke-width="2" fill="none" stroke-linecap="round"/></svg>'
 
 def settings():
     c = configparser.ConfigParser(delimiters=['='])
     c.read(ROOT/'settings.ini', encoding='utf-8')
     return c['DEFAULT']
-
-WINGS = ['core', 'xray', 'report', 'vlm', 'sources', 'train', 'score', 'panel'] # in the order of imports
 
 def page_name(stem):
     "Page of a notebook below nbs/: `core/02_config` -> `core.config`, which is also its module"
@@ -273,7 +196,7 @@ def links(path, module, ini):
     "Where else this page can be had"
     at = f'{ini["git_url"]}/blob/{ini["branch"]}/nbs/{stem_of(path)}.ipynb'
     res = f'<a href="{at}">Notebook on GitHub</a>'
-    if re.match(r'\d0_', path.name): res = f'<a href="{KAGGLE}{at}">Open in Kaggle</a>' + res
+    if path.parent.name == 'nbs' and path.stem != 'index': res = f'<a href="{KAGGLE}{at}">Open in Kaggle</a>' + res
     if module: res += f'<a href="{ini["git_url"]}/blob/{ini["branch"]}/cxr_llava/{module.replace(".", "/")}.py">Module <code>cxr_llava.{module}</code></a>'
     return f'<p class="links">{res}</p>'
 
@@ -288,22 +211,28 @@ def chapters(nbs):
         if p.stem != 'index': groups.setdefault(stem_of(p).rpartition('/')[0], []).append(page_name(stem_of(p)))
     return groups
 
+def caption(wing):
+    "Heading of a wing in the sidebar: the title of its first page"
+    first = ROOT/f'nbs/{wing}/00_{wing}.ipynb'
+    if not wing: return 'Story'
+    return head_of(first)[0] if first.exists() else wing
+
 def write_source(src):
     "Everything Sphinx reads"
     ini, names, nbs, words = settings(), symbols(), notebooks(), terms()
     stems, inside = {stem_of(p) for p in nbs}, chapters(nbs)
     (src/'_static').mkdir(parents=True)
-    (src/'_static/site.css').write_text(CSS)
-    (src/'_static/favicon.svg').write_text(ICON)
-    (src/'conf.py').write_text(CONF.format(**{k: ini[k] for k in ('author', 'copyright', 'version', 'git_url', 'branch')}))
+    for name in ('site.css', 'favicon.svg'): shutil.copy(SITE/name, src/'_static')
+    (src/'conf.py').write_text((SITE/'conf.py.in').read_text().format(**{k: ini[k] for k in ('author', 'copyright', 'version', 'git_url', 'branch')}))
     if (ROOT/'nbs/images').exists(): shutil.copytree(ROOT/'nbs/images', src/'images')
     pages = [o for o in PAGES if (ROOT/f'nbs/pages/{o}.md').exists()]
     for p in nbs:
         nb = page(p, names, stems, ini, words)
         if p.stem == 'index':
-            table = tidied(notebook_table(ROOT, chapters=True).replace('](nbs/', ']('), stems)
+            tables = f'{notebook_table(ROOT)}\n\n{wing_table(ROOT)}'
+            table = tidied(tables.replace('](nbs/', ']('), stems)
             for c in nb['cells']: c['source'] = text_of(c['source']).replace('<!-- notebooks -->', table)
-            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=''.join(toctree(v, k or 'Story') for k,v in inside.items()) + toctree(pages, 'Guide')))
+            nb['cells'].append(dict(cell_type='markdown', metadata={}, source=''.join(toctree(v, caption(k)) for k,v in inside.items()) + toctree(pages, 'Guide')))
         (src/f'{page_name(stem_of(p))}.ipynb').write_text(json.dumps(nb), 'utf-8')
     for o in pages:
         md = (ROOT/f'nbs/pages/{o}.md').read_text('utf-8')

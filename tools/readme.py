@@ -25,16 +25,19 @@ def head_of(p):
     lines = text_of(json.loads(p.read_text('utf-8'))['cells'][0]['source']).strip().splitlines()
     return lines[0].lstrip('# '), next((o[2:] for o in lines if o.startswith('> ')), '')
 
-def notebook_table(
-    root, # The repository
-    chapters=False, # Also the chapters between the stages
-):
-    "The story notebooks with their subtitles, in order"
-    lines = ['| notebook | |', '|---|---|']
-    for p in sorted((root/'nbs').glob('[0-9]*.ipynb')):
-        story = bool(re.match(r'\d0_', p.name))
-        if story or chapters: lines.append(f'| {"" if story else "&nbsp;&nbsp;"}[`{p.stem}`](nbs/{p.name}) | {head_of(p)[1]} |')
-    return '\n'.join(lines)
+WINGS = ['core', 'xray', 'report', 'vlm', 'sources', 'train', 'score', 'panel'] # in the order of imports
+
+def table(paths, root):
+    "Notebooks with their subtitles"
+    return '\n'.join(['| notebook | |', '|---|---|', *(f'| [`{p.stem}`]({p.relative_to(root)}) | {head_of(p)[1]} |' for p in paths)])
+
+def notebook_table(root):
+    "The story notebooks in order"
+    return table(sorted((root/'nbs').glob('[0-9]*.ipynb')), root)
+
+def wing_table(root):
+    "The first page of each wing, in the order of imports"
+    return table([p for p in (root/f'nbs/{w}/00_{w}.ipynb' for w in WINGS) if p.exists()], root)
 
 def readme(nb, root=ROOT):
     "Markdown of the notebook, and its pictures"

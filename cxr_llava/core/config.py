@@ -16,7 +16,6 @@ from .files import CXRError, DISK_FULL, os_sentence, read_text, say
 # %% ../../nbs/core/02_config.ipynb #9bc566f5
 _BOOLS = dict(true=True, yes=True, on=True, false=False, no=False, off=False) | {'1': True, '0': False}
 
-# %% ../../nbs/core/02_config.ipynb #7dace028
 def _to_bool(value): return value if isinstance(value, bool) else _BOOLS[str(value).strip().lower()]
 
 def _to_str(value): return os.fspath(value) if isinstance(value, os.PathLike) else str(value)
@@ -28,7 +27,6 @@ def _to_int(value):
     if number != int(number): raise ValueError(value)
     return int(number)
 
-# %% ../../nbs/core/02_config.ipynb #3bd60325
 _CONVERT = dict(str=_to_str, int=_to_int, float=float, bool=_to_bool)
 _WANTED = dict(str='text', int='a whole number', float='a number', bool='true or false')
 
@@ -53,7 +51,8 @@ def as_type(
         if kind != 'bool' and isinstance(value, (bool, dict, list, tuple)): raise ValueError(value)
         return _CONVERT[kind](value)
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise CXRError(f'`{name}` in {where} must be {_WANTED[kind]}, not {value!r}: correct it and start again.') from None
+        wanted = _WANTED[kind]
+        raise CXRError(f'`{name}` in {where} must be {wanted}, not {value!r}: correct it and start again.') from None
 
 # %% ../../nbs/core/02_config.ipynb #3b249af6
 def unknown_key(
@@ -81,7 +80,6 @@ def _range_words(allowed):
     if high < float('inf'): return f'in {allowed}'
     return f'at least {low:g}' if allowed[0] == '[' else f'above {low:g}'
 
-# %% ../../nbs/core/02_config.ipynb #389a8d3b
 def check_value(
     name:str, # Of the setting
     value, # Already of its type
@@ -108,7 +106,8 @@ class Config:
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is not f.default: setattr(self, f.name, as_type(f.name, value, f.type, type(self).__name__))
+            if value is f.default: continue
+            setattr(self, f.name, as_type(f.name, value, f.type, type(self).__name__))
         for name,allowed in self._allowed.items(): check_value(name, getattr(self, name), allowed)
 
 # %% ../../nbs/core/02_config.ipynb #697ea265
@@ -120,7 +119,6 @@ def _class_docs(cls):
     except Exception: return {} # no source at hand: help is a comfort
     return {name: ' '.join(doc.split()) for name,doc in found.items() if doc}
 
-# %% ../../nbs/core/02_config.ipynb #4b0c7d83
 @patch(cls_method=True)
 def known(
     cls:Config
@@ -144,7 +142,8 @@ def read_yaml(
         where = f' at line {mark.line + 1}' if mark else ''
         raise CXRError(f'{path} is not valid YAML{where}: mend it; each line is `name: value`.') from None
     if settings is None: return {}
-    if not isinstance(settings, dict): raise CXRError(f'{path} is not a list of settings: each line must be `name: value`.')
+    if not isinstance(settings, dict):
+        raise CXRError(f'{path} is not a list of settings: each line must be `name: value`.')
     return {str(name).replace('-', '_'): value for name,value in settings.items()}
 
 # %% ../../nbs/core/02_config.ipynb #4444edcd
@@ -152,9 +151,9 @@ def _checked(settings, known, where):
     "Settings with known names, converted. Raises `CXRError`"
     unknown = [name for name in settings if name not in known]
     if unknown: raise unknown_key(unknown[0], known, where)
-    return {name: as_type(name, value, known[name][0], where) for name,value in settings.items() if value is not None}
+    given = {name: value for name,value in settings.items() if value is not None}
+    return {name: as_type(name, value, known[name][0], where) for name,value in given.items()}
 
-# %% ../../nbs/core/02_config.ipynb #fe8137b3
 def read_settings(
     known:dict, # From `Config.known`
     config=None, # YAML file with settings, if any
@@ -193,7 +192,6 @@ def _shown(name, value):
     if is_secret(name): return '(set, not shown)' if value else '(not set)'
     return '-' if value == '' else value
 
-# %% ../../nbs/core/02_config.ipynb #48311505
 @patch
 def show(self:Config):
     "Print the settings, one per line"
@@ -243,7 +241,6 @@ def command_line(
 # %% ../../nbs/core/02_config.ipynb #2790d227
 _MENDABLE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
-# %% ../../nbs/core/02_config.ipynb #a8946c62
 def _sentence_of(error):
     "A sentence for an error of the operating system that a user can mend; `None` for others"
     path = error.filename or 'a file'
@@ -279,7 +276,8 @@ def run_cli(
         sentence = _sentence_of(e)
         if not sentence: raise
         _stop(f'error: {sentence}', 2)
-    except KeyboardInterrupt: _stop('stopped; files already written are whole, and the same command goes on from them', 130)
+    except KeyboardInterrupt:
+        _stop('stopped; files already written are whole, and the same command goes on from them', 130)
     return 0
 
 # %% ../../nbs/core/02_config.ipynb #5519ebe7

@@ -30,7 +30,6 @@ def say(
 # %% ../../nbs/core/01_files.ipynb #28fb954f
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# %% ../../nbs/core/01_files.ipynb #8562637a
 def is_disk_full(
     error, # An exception
 )->bool: # It, or what caused it, is a full disk
@@ -88,7 +87,7 @@ def _replace(new, path):
 # %% ../../nbs/core/01_files.ipynb #689b7673
 def _write_error(error, path):
     "The `CXRError` for a failed write"
-    if not getattr(error, 'errno', None): error = OSError(errno.ENOSPC, str(error)) # a library reported it in words
+    if not getattr(error, 'errno', None): error = OSError(errno.ENOSPC, str(error)) # a library used words only
     return CXRError(os_sentence(error, path))
 
 # %% ../../nbs/core/01_files.ipynb #cb396e86
@@ -102,7 +101,7 @@ def _is_about_disk(error, path):
 def atomic_path(
     path, # Where the file or folder shall be
 ):
-    "Yield a temporary path that becomes `path` on success and vanishes on failure. Raises `CXRError` on a full disk"
+    "Yield a temporary path; it becomes `path` on success. Raises `CXRError` on a full disk"
     path = Path(path)
     new = _temporary_name(path)
     try:
@@ -122,7 +121,6 @@ def atomic_path(
 # %% ../../nbs/core/01_files.ipynb #2d4b64d9
 _TEMPORARY = re.compile(r'\..+\.tmp-(\d+)-[0-9a-f]{6}')
 
-# %% ../../nbs/core/01_files.ipynb #d338ca58
 def _is_running(pid):
     "Whether a process with this number runs"
     try: os.kill(pid, 0)
@@ -130,7 +128,6 @@ def _is_running(pid):
     except OSError: return True # of another user
     return True
 
-# %% ../../nbs/core/01_files.ipynb #18025553
 def _is_left_behind(name):
     "Whether a process that is gone left this temporary name"
     match = _TEMPORARY.match(name)
@@ -168,14 +165,13 @@ def _json_file(path, mode='x'):
     "A text file for JSON; half a character, as in some file names, is written in JSON's own way"
     return open(path, mode, encoding='utf-8', errors='backslashreplace', newline='\n')
 
-# %% ../../nbs/core/01_files.ipynb #7195c1e5
 def write_json(
     path, # Where to write
     obj, # Anything JSON can hold; use `None` instead of `NaN`
 )->Path: # `path`
     "Write `obj` as readable JSON, whole or not at all"
     try:
-        with atomic_path(path) as new, _json_file(new) as f: # piece by piece: the text may be larger than `obj`
+        with atomic_path(path) as new, _json_file(new) as f: # in pieces: the text may be larger than `obj`
             json.dump(obj, f, indent=1, ensure_ascii=False, allow_nan=False)
             f.write('\n')
     except (TypeError, ValueError) as e: raise CXRError(f'Cannot write {path}: {e}.') from e
@@ -189,7 +185,8 @@ def read_text(
     try: return Path(path).read_text('utf-8-sig')
     except FileNotFoundError:
         raise CXRError(f'{path} does not exist: check the name, or run the stage that writes it.') from None
-    except UnicodeDecodeError as e: raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): save it as UTF-8.') from e
+    except UnicodeDecodeError as e:
+        raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): save it as UTF-8.') from e
     except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
 
 # %% ../../nbs/core/01_files.ipynb #40ff7bda
@@ -202,7 +199,8 @@ def read_json(
     except (ValueError, RecursionError) as e:
         where = f'line {e.lineno}, ' if hasattr(e, 'lineno') else ''
         why = getattr(e, 'msg', e)
-        raise CXRError(f'{path} is not valid JSON ({where}{why}): mend it, or run the stage that writes it again.') from e
+        raise CXRError(f'{path} is not valid JSON ({where}{why}): mend it, '
+            'or run the stage that writes it again.') from e
 
 # %% ../../nbs/core/01_files.ipynb #aab93730
 def write_jsonl(
@@ -234,7 +232,6 @@ def _is_json(line):
     except (ValueError, RecursionError): return False
     return True
 
-# %% ../../nbs/core/01_files.ipynb #b44fd9c1
 def _mend_end(file):
     "Make an open file of JSON lines end with a whole line"
     size = file.seek(0, os.SEEK_END)
@@ -275,7 +272,6 @@ def finished_rows(
     except (ValueError, RecursionError):
         raise CXRError(f'{path} does not hold JSON lines, and was left as it is: choose another file.') from None
 
-# %% ../../nbs/core/01_files.ipynb #4b0982f5
 def _is_half(line, begin):
     "Whether a killed process left this part of a record"
     n = min(len(line), len(begin))
@@ -301,7 +297,6 @@ def _common_reason(reason):
     "A reason without the file it names and without details"
     return re.sub(r"^'.*?' ", '', reason).split(': ')[0]
 
-# %% ../../nbs/core/01_files.ipynb #108054fb
 @patch
 def summary(self:Rejects)->str:
     "The most frequent reasons in one line"

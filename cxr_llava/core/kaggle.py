@@ -31,7 +31,6 @@ def scratch()->Path: # Not kept
 # %% ../../nbs/core/05_kaggle.ipynb #a6da4588
 SESSION_HOURS = 12 # The longest a Kaggle session with CPU or GPU lasts
 
-# %% ../../nbs/core/05_kaggle.ipynb #04155115
 def _process_start(pid, proc):
     "When a process started, in seconds since 1970, from Linux' folder of processes"
     stat = (proc/'stat').read_text()
@@ -92,8 +91,9 @@ def gpu_note(
     if not names: return 'No GPU: the tiny model runs in minutes; for the 7B model switch the accelerator to GPU T4 x2.'
     what = f'{len(names)} x {names[0]}'
     if capability < (7, 0): return f'{what} is too old for this torch: switch the accelerator to GPU T4 x2.'
+    kind = 'bfloat16' if capability >= (8, 0) else 'float16'
     each = 'one process on each, ' if len(names) > 1 else ''
-    return f'{what}: {each}{"bfloat16" if capability >= (8, 0) else "float16"}.'
+    return f'{what}: {each}{kind}.'
 
 # %% ../../nbs/core/05_kaggle.ipynb #2eb9a191
 def gpus()->str: # As `gpu_note`
@@ -113,7 +113,6 @@ def _kaggle_facts():
     return dict(session=f'{os.environ["KAGGLE_KERNEL_RUN_TYPE"]}, since {minutes:.0f} min',
         attached=', '.join(path.name for path in inputs()) or 'nothing', disk=f'{free/1e9:.0f} GB free')
 
-# %% ../../nbs/core/05_kaggle.ipynb #d48b8307
 def facts()->dict: # What -> value, as text
     "Collect versions, device, and what Kaggle says about this session"
     import torch
@@ -129,18 +128,17 @@ def session():
     from IPython.display import Markdown
     rows = facts()
     if 'too old' in rows['GPUs']: raise CXRError(rows['GPUs'])
-    return Markdown('| this session | |\n|---|---|\n' + '\n'.join(f'| {what} | {value} |' for what,value in rows.items()))
+    lines = [f'| {what} | {value} |' for what,value in rows.items()]
+    return Markdown('\n'.join(['| this session | |', '|---|---|', *lines]))
 
 # %% ../../nbs/core/05_kaggle.ipynb #c18745f7
 KEPT_BYTES = 20e9 # What Kaggle keeps of a notebook's output
 
-# %% ../../nbs/core/05_kaggle.ipynb #6402019c
 def _output_row(path):
     "Number of files and bytes of something in the run folder"
     files = [f for f in path.rglob('*') if f.is_file()] if path.is_dir() else [path]
     return len(files), sum(f.stat().st_size for f in files)
 
-# %% ../../nbs/core/05_kaggle.ipynb #a78373f7
 def outputs(
     run=None, # Run folder; empty for the default
 ): # A table for the last cell of a notebook
@@ -149,8 +147,13 @@ def outputs(
     root = run_root(run)
     paths = sorted(root.iterdir()) if root.is_dir() else []
     found = {path: _output_row(path) for path in paths if not path.name.startswith(('.', '__'))}
-    lines = [f'| {path.name}{"/" if path.is_dir() else ""} | {n:,} | {size_words(size)} |' for path,(n,size) in found.items()]
+    lines = ['| written | files | size |', '|---|--:|--:|']
+    for path,(n,size) in found.items():
+        slash = '/' if path.is_dir() else ''
+        lines.append(f'| {path.name}{slash} | {n:,} | {size_words(size)} |')
+    if not found: lines.append('| nothing | 0 | |')
     total = sum(size for _,size in found.values())
-    table = '\n'.join(['| written | files | size |', '|---|--:|--:|', *(lines or ['| nothing | 0 | |']), f'| **together** | | **{size_words(total)}** |'])
-    if total > KEPT_BYTES: table += f'\n\n**More than the {size_words(KEPT_BYTES)} that Kaggle keeps**: remove some before the session ends.'
-    return Markdown(table)
+    lines.append(f'| **together** | | **{size_words(total)}** |')
+    if total > KEPT_BYTES:
+        lines.append(f'\n**More than the {size_words(KEPT_BYTES)} that Kaggle keeps**: remove some before the session ends.')
+    return Markdown('\n'.join(lines))

@@ -61,7 +61,8 @@ def _map_in_processes(fn, jobs, workers, batch):
             if len(waiting) > 4*workers: yield from waiting.popleft().result()
         while waiting: yield from waiting.popleft().result()
     except BrokenProcessPool:
-        raise CXRError('A working process was killed, probably for lack of memory: start again with --workers 1; it goes on from there.') from None
+        raise CXRError('A working process was killed, probably for lack of memory: '
+            'start again with --workers 1; it goes on from there.') from None
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/core/04_processes.ipynb #14cd9bf7
@@ -100,11 +101,11 @@ def memory_now()->float: # GB (1e9 bytes)
         with contextlib.suppress(psutil.Error): total += process.memory_info().rss
     return total/1e9
 
-# %% ../../nbs/core/04_processes.ipynb #ac04bd14
 def _peak_memory():
     "The most memory so far, in GB: all that Python alone can say"
     import resource
-    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))*1024/1e9
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(who).ru_maxrss for who in both)*1024/1e9
 
 # %% ../../nbs/core/04_processes.ipynb #b39fafe2
 class Watch:
@@ -146,9 +147,9 @@ def _count(name, default):
     "A number of the environment. Raises `CXRError`"
     text = os.environ.get(name) or str(default)
     if text.isdecimal(): return int(text)
-    raise CXRError(f'{name} in the environment must be a whole number, as torchrun sets it, not `{text}`: unset it to train in one process.')
+    raise CXRError(f'{name} in the environment must be a whole number, as torchrun sets it, not `{text}`: '
+        'unset it to train in one process.')
 
-# %% ../../nbs/core/04_processes.ipynb #b5cf9ab3
 def rank_and_count()->tuple: # Rank, number of processes
     "Find the number of this process, and how many there are"
     return _count('RANK', 0), _count('WORLD_SIZE', 1)
@@ -175,7 +176,8 @@ def join(
     "Meet the other processes, if there are any. Raises `CXRError` when some are missing"
     rank, n = rank_and_count()
     wanted = _count('CXR_WORLD', n)
-    if n != wanted: raise CXRError(f'{wanted} processes were asked for but {n} started: run with --processes 1, or check torchrun.')
+    if n != wanted:
+        raise CXRError(f'{wanted} processes were asked for but {n} started: run with --processes 1, or check torchrun.')
     if n == 1 or together(): return
     import datetime, torch, torch.distributed as dist
     _die_with_parent()
@@ -233,7 +235,8 @@ def _meeting_point(nodes, node, master):
         raise CXRError(f'{nodes} computers need --master HOST:PORT of the first one (not `{master}`), '
             f'and each a --node_rank from 0 to {nodes - 1} (not {node}).')
     host, _, port = master.partition(':')
-    return ['--nnodes', str(nodes), '--node_rank', str(node), '--master_addr', host, '--master_port', port or '29400']
+    meet = dict(nnodes=nodes, node_rank=node, master_addr=host, master_port=port or 29400)
+    return [str(part) for name,value in meet.items() for part in (f'--{name}', value)]
 
 # %% ../../nbs/core/04_processes.ipynb #26b362de
 def command(
@@ -244,9 +247,10 @@ def command(
     node:int=0, # Number of this computer
     master:str='', # `host:port` of the first
 )->list:
-    "Write the command that starts the processes of this computer. Raises `CXRError` when they could not find each other"
+    "Write the command that starts the processes of this computer. Raises `CXRError` when they cannot meet"
     where = _meeting_point(nodes, node, master)
-    return [sys.executable, '-m', 'torch.distributed.run', *where, '--nproc_per_node', str(n), '-m', module, '--config', str(config)]
+    start = [sys.executable, '-m', 'torch.distributed.run', *where, '--nproc_per_node', str(n)]
+    return [*start, '-m', module, '--config', str(config)]
 
 # %% ../../nbs/core/04_processes.ipynb #b588269b
 def environment(
@@ -255,20 +259,18 @@ def environment(
     "Collect the variables that the processes see"
     package = str(Path(inspect.getfile(CXRError)).parents[2])
     path = [o for o in (package, os.environ.get('PYTHONPATH')) if o]
-    extra = {k: v for k,v in extra.items() if v}
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'PYTHONUNBUFFERED': '1', 'TOKENIZERS_PARALLELISM': 'false', **extra}
+    ours = dict(PYTHONPATH=os.pathsep.join(path), PYTHONUNBUFFERED='1', TOKENIZERS_PARALLELISM='false')
+    return os.environ | ours | {name: value for name,value in extra.items() if value}
 
 # %% ../../nbs/core/04_processes.ipynb #13639543
 _FAILED = re.compile(r'E\d{4} .* failed \(exitcode') # `torchrun` says that a process ended
 _TRACE = re.compile(r'(\[rank\d+\]: ?)?Traceback \(most recent')
 _ERROR = re.compile(r'[\w.]*(Error|Exception|Interrupt)\b') # the last line of a traceback
 
-# %% ../../nbs/core/04_processes.ipynb #fc9c6277
 def _first_match(pattern, lines):
     "Place of the first line that matches; their number when none does"
     return next((i for i,line in enumerate(lines) if pattern.match(line)), len(lines))
 
-# %% ../../nbs/core/04_processes.ipynb #240520c6
 def first_traceback(
     lines:list, # Output of all processes and of `torchrun`
 )->list: # Lines down to the exception; empty without a traceback
@@ -305,7 +307,6 @@ def what_failed(
 # %% ../../nbs/core/04_processes.ipynb #8f5b2dcb
 _CHATTER = re.compile(r'([WEI]\d{4} |\*{5}|Setting OMP|error: |\[Gloo\]|\[rank)')
 
-# %% ../../nbs/core/04_processes.ipynb #1772a4f6
 def _start(cmd, env):
     "Start a command that ends with this process, and can be read line by line"
     options = dict(env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
@@ -334,7 +335,6 @@ def _run_shown(cmd, env):
 # %% ../../nbs/core/04_processes.ipynb #95b8f209
 AGAIN = 'again: ' # Begins the line of a process that wants all of them started once more
 
-# %% ../../nbs/core/04_processes.ipynb #12afe851
 def launch(
     module:str, # Module to run in each process
     settings:dict, # Its settings
@@ -361,7 +361,7 @@ def only_one(
     folder, # Folder that is written; made when missing
     name:str='.lock', # Name of the lock in it
     patience:float=40., # Seconds to wait for a run that is just ending
-    sentence:str='Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.', # Error when it is taken
+    sentence:str='', # Error when it is taken; one about a training when empty
 ):
     "Hold the lock of a folder; yield it. Raises `CXRError` when another process has it"
     from filelock import FileLock, Timeout
@@ -371,6 +371,8 @@ def only_one(
     except OSError as e: raise CXRError(os_sentence(e, folder)) from None
     lock = FileLock(Path(folder)/name)
     try: lock.acquire(timeout=patience, poll_interval=.2)
-    except Timeout: raise CXRError(sentence.format(folder=folder)) from None
+    except Timeout:
+        ours = f'Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.'
+        raise CXRError(sentence or ours) from None
     try: yield lock
     finally: lock.release()

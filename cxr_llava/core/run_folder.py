@@ -38,7 +38,6 @@ _MAKERS = {
     'cxr_eval': ('30_eval', 'metrics.json predictions'),
 } # command -> its notebook, and the files it writes
 
-# %% ../../nbs/core/03_run_folder.ipynb #bab844ad
 def _how_to_make(name):
     "Which command and notebook write `name`, in words"
     top = Path(name).parts[0]
@@ -61,7 +60,6 @@ def _folders_in(folder):
     with os.scandir(folder) as entries:
         return sorted(Path(o.path) for o in entries if o.is_dir() and not o.name.startswith('.'))
 
-# %% ../../nbs/core/03_run_folder.ipynb #cdd468cb
 def _inside(folder, name, depth=2, widest=200):
     "Yield paths that end in `name`, at most `depth` levels below `folder`"
     if (folder/name).exists(): yield folder/name
@@ -75,7 +73,6 @@ def _is_named(run):
     "Whether `run` is a folder other than the default one"
     return bool(run) and run_root(run).absolute() != run_root().absolute()
 
-# %% ../../nbs/core/03_run_folder.ipynb #811e5e69
 def _attached(name, run):
     "Every attached copy of `name`, the newest first"
     if _is_named(run): return []
@@ -114,7 +111,6 @@ def _device_name():
     n = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return f'{n} x {torch.cuda.get_device_name(0)}' if n else 'cpu'
 
-# %% ../../nbs/core/03_run_folder.ipynb #804ba30b
 def versions(
     device:bool=False, # Load torch to name the device
 )->dict: # Name -> version
