@@ -7,53 +7,30 @@ __all__ = ['make_conversations', 'main']
 
 # %% ../nbs/10_prompts.ipynb #200e3afa
 from .core.config import run_cli
-from .core.files import CXRError, read_json, Rejects, say, write_json
+from .core.files import CXRError, Rejects, say, write_json
 from .core.run_folder import find_artifact, run_root
-from .sources.conversations import PromptConfig, study_conversation
+from .sources.conversations import as_data_stage, conversations_by_split, NEEDED, PromptConfig
 from .sources.manifest import manifest_rows
-from .sources.study import SPLITS
-
-# %% ../nbs/10_prompts.ipynb #d7601194
-_NEEDED = ['study_id', 'split', 'images', 'views', 'indication', 'findings', 'impression']
-
-# %% ../nbs/10_prompts.ipynb #d2f05eb7
-def _by_split(rows, cfg, rejects):
-    "Conversations of each split; studies that cannot be used go to `rejects`"
-    res = dict(train=[], val=[], test=[])
-    for row in rows:
-        split = SPLITS.get(row['split'])
-        if not split: rejects.add(row['study_id'], f'split `{row["split"]}` is none of train, val, test'); continue
-        o = study_conversation(row, cfg, train=split == 'train')
-        if 'reason' in o: rejects.add(row['study_id'], o['reason'], split=split)
-        else: res[split].append(o)
-    return res
-
-# %% ../nbs/10_prompts.ipynb #d1a5c0e2
-def _as_data(cfg, path):
-    "`cfg` with the sections and views the data stage chose, where none were chosen on purpose"
-    said = path.with_name('audit.json')
-    was = read_json(said).get('settings', {}) if said.is_file() else {}
-    new = {k: was[k] for k in ('section', 'views') if k in was and k not in cfg._given and was[k] != getattr(cfg, k)}
-    if new: say('prompts: as the data stage chose, ' + ', '.join(f'{k}={v}' for k,v in new.items()) + ' (set --section or --views to change)')
-    return cfg.replaced(**new)
 
 # %% ../nbs/10_prompts.ipynb #db89bdec
 def make_conversations(
     cfg:PromptConfig=None, # How to ask; default settings when left out
 )->dict: # Split -> list of conversations
     "The prompts stage: manifest in, `train.json`, `val.json` and `test.json` out. Raises `CXRError` when no study can be used"
-    cfg, rejects = cfg or PromptConfig(), Rejects()
+    cfg, rejects, dropped = cfg or PromptConfig(), Rejects(), []
     run = run_root(cfg.run)
     path = find_artifact('studies.parquet', cfg.run, needed_by='the prompts stage')
-    cfg = _as_data(cfg, path)
-    res = _by_split(manifest_rows(path, _NEEDED), cfg, rejects)
+    cfg = as_data_stage(cfg, path)
+    splits = conversations_by_split(manifest_rows(path, NEEDED), cfg, rejects, dropped)
     rejects.save(run/'prompts_rejects.jsonl')
-    if not res['train'] and not res['test']:
+    if not splits['train'] and not splits['test']:
         raise CXRError(f'None of the {len(rejects)} studies in {path} can be used ({rejects.summary()}): see {run}/prompts_rejects.jsonl; '
             'for notes with one section try --section any, for lateral X-rays --views any.')
-    for split,recs in res.items(): write_json(run/f'{split}.json', recs)
-    say(f'prompts: {", ".join(f"{len(v)} {k}" for k,v in res.items())}; {rejects.summary()}')
-    return res
+    for split,records in splits.items(): write_json(run/f'{split}.json', records)
+    sizes = ', '.join(f'{len(records)} {split}' for split,records in splits.items())
+    say(f'prompts: {sizes}; {rejects.summary()}')
+    if cfg.drop_priors: say(f'  {len(dropped)} sentences about earlier X-rays left out of training answers; validation and test answers are whole')
+    return splits
 
 # %% ../nbs/10_prompts.ipynb #3c3651d8
 def main(

@@ -8,8 +8,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'tools'))
 import bench_data, mimic_like, score_data
 from cxr_llava.sources.split import (
     add_fingerprints, audit_splits, find_ties, group_studies, NEAR_BITS, near_hashes, patients_of,
-    text_groups)
-from cxr_llava.data import build_dataset, DataConfig, load_manifest, refusals, safe_name, split_patients
+    refusals, split_patients, text_groups)
+from cxr_llava.data import build_dataset, DataConfig
+from cxr_llava.sources.manifest import load_manifest
+from cxr_llava.sources.prepare import safe_name
 from cxr_llava.xray.read import fingerprint, read_xray, save_jpeg
 from cxr_llava.xray.drawing import phantom_xray
 from cxr_llava.prompts import make_conversations

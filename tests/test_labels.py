@@ -109,3 +109,7 @@ def test_scoring_tool_wants_the_right_folder(tmp_path):
     (tmp_path/'labels').mkdir()
     r = subprocess.run([sys.executable, Path(__file__).parents[1]/'tools/score_labels.py', tmp_path], capture_output=True, text=True)
     assert r.returncode == 2 and not r.stdout and r.stderr.splitlines() == [f'error: {tmp_path} holds no reports: give the folder that has openi_reports/*.tgz and labels/ in it.']
+
+def test_a_long_phrase_that_joins_alternatives_is_shown_whole():
+    m = explain_report('Atelectasis cannot be distinguished from pneumonia.')
+    assert {(o.observation, o.value, o.cue, o.rule) for o in m} == {(o, -1, 'cannot be distinguished from', 'alternatives') for o in ('Atelectasis', 'Pneumonia')}

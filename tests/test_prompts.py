@@ -57,7 +57,7 @@ ROW = dict(study_id='s1', images=['f.jpg', 'l.jpg'], views=['pa', 'lateral'], fi
 @pytest.mark.parametrize('views', ['frontal', 'both', 'all'])
 @pytest.mark.parametrize('indication', [True, False])
 def test_every_kind_of_conversation(task, views, indication):
-    o = study_conversation(ROW, PromptConfig(task=task, views=views, indication=indication, paraphrase=False), train=False)
+    o = study_conversation(ROW, PromptConfig(task=task, views=views, indication=indication), train=False)
     q, a = (t['value'] for t in o['conversations'])
     assert q.count(IMAGE) == (1 if views == 'frontal' else 2) == (1 if isinstance(o['image'], str) else len(o['image']))
     assert ('Cough' in q) == indication and q.endswith(TASKS[task][0])
@@ -74,13 +74,23 @@ def test_followups_are_in_the_report():
             else: assert labels[name] == (1 if a.startswith('Yes') else 0 if a.startswith('No') else -1)
     assert len(followup_turns(*reports[0], 2, random.Random(0))) == 4 and followup_turns('', '', 3, random.Random(0)) == []
 
-def test_normals_are_thinned_alike_each_time():
-    rows = [dict(ROW, study_id=f's{k}', findings='The lungs are clear.', impression='Normal chest.') for k in range(200)]
-    kept = [['reason' not in study_conversation(r, PromptConfig(normals=.25)) for r in rows] for _ in range(2)]
-    assert kept[0] == kept[1] and 25 < sum(kept[0]) < 80
-    assert 'reason' not in study_conversation(ROW, PromptConfig(normals=0))
-    for k,v in dict(normals=2, drop_indication=1.5, followups=-1, seed=-1, views='top').items():
-        with pytest.raises(CXRError, match=k): PromptConfig(**{k: v})
+@pytest.mark.parametrize('name,bad', dict(followups=-1, seed=-1, views='top').items())
+def test_settings_out_of_range_are_refused(name, bad):
+    with pytest.raises(CXRError, match=name): PromptConfig(**{name: bad})
+
+def test_sentences_about_earlier_xrays_are_left_out_of_training_answers_only(tmp_path, capsys):
+    import pandas as pd
+    from cxr_llava.prompts import make_conversations
+    row = dict(ROW, findings='Small left effusion, decreased since the prior study. No pneumothorax.', impression='Effusion.')
+    rows = [dict(row, study_id=f's{split}', split=split) for split in ('train', 'val', 'test')]
+    rows.append(dict(row, study_id='s4', split='train', findings='Unchanged from the prior study.'))
+    pd.DataFrame(rows).to_parquet(tmp_path/'studies.parquet')
+    def answers(**settings): return {o['id']: o['conversations'][1]['value'] for v in make_conversations(PromptConfig(run=str(tmp_path), **settings)).values() for o in v}
+    whole, dropped = answers(), answers(drop_priors=True)
+    assert set(whole) - set(dropped) == {'s4'} # nothing is left of its findings
+    assert 'decreased' not in dropped['strain'] and 'No pneumothorax.' in dropped['strain']
+    assert all(dropped[o] == whole[o] for o in ('sval', 'stest')) and 'decreased' in whole['strain']
+    assert '2 sentences about earlier X-rays left out of training answers' in capsys.readouterr().out
 
 def test_a_report_cannot_carry_template_tokens():
     for bad in ('Clear. <image>', 'Clear.</s>'): assert 'reason' in study_conversation(dict(ROW, findings=bad), PromptConfig())

@@ -322,12 +322,12 @@ def test_openi_is_fetched_and_read(server, tmp_path):
     assert len(good) == 3 and not bad
 
 def test_fetched_and_built_by_one_command(server, tmp_path, monkeypatch):
-    import cxr_llava.sources.collections as collections
+    import cxr_llava.sources.prepare as prepare
     from cxr_llava.data import main
     openi_tgz(tmp_path/'remote')
     server.RequestHandlerClass.files = {p.name: p.read_bytes() for p in (tmp_path/'remote').iterdir()}
-    real = collections.fetch_source
-    monkeypatch.setattr(collections, 'fetch_source', lambda kind, folder: real(kind, folder, base=f'{server.url}/down', wait=.01))
+    real = prepare.fetch_source
+    monkeypatch.setattr(prepare, 'fetch_source', lambda kind, folder: real(kind, folder, base=f'{server.url}/down', wait=.01))
     main(['--fetch', '--path', str(tmp_path/'openi'), '--run', str(tmp_path/'run'), '--size', '64', '--workers', '1'])
     audit = json.loads((tmp_path/'run/audit.json').read_text())
     assert audit['source'] == 'openi_xml' and audit['found']['reports'] == 3 and audit['stats']['studies'] == 3

@@ -10,8 +10,8 @@ from cxr_llava.report import labels, phrases
 from cxr_llava.report.labels import label_reports, OBSERVATIONS
 from cxr_llava.score.clinical import compare_systems
 from cxr_llava.xray.phantom import sample_studies, write_report
-from cxr_llava.score.clinical import clinical_scores, interval, resample_weights
-from cxr_llava.report.text_metrics import combine_stats, pair_stats
+from cxr_llava.score.clinical import clinical_scores, resample_weights
+from cxr_llava.score.metrics import metric_scores, pair_rows
 from results import store
 
 def phantom_pairs(n, seed=0):
@@ -36,19 +36,19 @@ def pairs_job(preds, refs):
     ref_labels, pred_labels = label_reports(refs), label_reports(preds)
     weights = resample_weights(range(len(refs)))
     clinical = clinical_scores(ref_labels, pred_labels, weights=weights)
-    return clinical, {k: interval(v) for k,v in combine_stats(pair_stats(preds, refs), weights).items()}
+    return clinical, metric_scores(pair_rows(preds, refs), weights)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     p.add_argument('--pairs', type=int, default=590); p.add_argument('--studies', type=int, default=2000); p.add_argument('--systems', type=int, default=5)
     a = p.parse_args()
     preds, refs = phantom_pairs(a.pairs)
-    labels._read_sentence.cache_clear()
+    labels._read_once.cache_clear()
     (clinical, _), _ = timed(f'{a.pairs} pairs: 14 labels on both sides, BLEU-1..4, ROUGE-1/2/L, intervals of 1,000 resamples '
                              f'(mean {np.mean([len(r.split()) for r in refs]):.0f} words)', lambda: pairs_job(preds, refs))
     print(f'        macro F1 of six {clinical.f1["macro 6"]:.2f}')
     preds, refs = phantom_pairs(2*a.pairs, seed=1)
-    labels._read_sentence.cache_clear(); phrases.lemma.cache_clear()
+    labels._read_once.cache_clear(); phrases.lemma.cache_clear()
     _, took = timed(f'labelling {len(refs)} reports', lambda: [labels.label_report(t) for t in refs])
     print(f'        {len(refs)/took:,.0f} reports per processor second, no sentence read before')
     rng = np.random.default_rng(0)

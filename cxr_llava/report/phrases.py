@@ -4,346 +4,462 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'SYNONYMS', 'ADVERBS', 'FINDINGS', 'WEAK', 'PAIRS', 'OTHER', 'LOOKALIKES', 'NOTHING', 'STRUCTURES',
-           'STATES', 'CUES', 'PUNCTUATION', 'REAL_WORDS', 'TOKEN', 'expand_phrase', 'lemma', 'find_phrases']
+           'STATES', 'CUES', 'PUNCTUATION', 'REAL_WORDS', 'TOKEN', 'expand_phrase', 'lemma', 'Item', 'find_phrases']
 
 # %% ../../nbs/report/02_phrases.ipynb #00531d5d
 import os, re
+from dataclasses import dataclass
 from functools import lru_cache
 
 # %% ../../nbs/report/02_phrases.ipynb #5b418d04
-FAMILIES = '''atelectasis: atelecta | consolidation: consolidat | opacity: opaci | pneumothorax: pneumothora
+FAMILIES = '''
+atelectasis: atelecta | consolidation: consolidat | opacity: opaci | pneumothorax: pneumothora
 hydropneumothorax: hydropneumothora | hemothorax: hemothora haemothora | hydrothorax: hydrothora
-effusion: effusion | cardiomegaly: cardiomeg | infiltrate: infiltrat | edema: edem oedem | enlarged: enlarg
-thickening: thicken | calcified: calcif | granuloma: granulom | fracture: fractur | scar: scarr cicatri
-nodule: nodul | mass: masses masslike | emphysema: emphysem | scoliosis: scolio dextroscolio levoscolio
-kyphosis: kypho | degenerative: degenera
+effusion: effusion | cardiomegaly: cardiomeg | infiltrate: infiltrat | edema: edem oedem
+enlarged: enlarg | thickening: thicken | calcified: calcif | granuloma: granulom | fracture: fractur
+scar: scarr cicatri | nodule: nodul | mass: masses masslike | emphysema: emphysem
+scoliosis: scolio dextroscolio levoscolio | kyphosis: kypho | degenerative: degenera
 hyperinflation: hyperinfla hyperexpan hyperaer overinfla hyperlucen overexpan hyperdisten overdisten
-osteophyte: osteophyt | spondylosis: spondylo | atherosclerosis: atheroscl arterioscl | metastasis: metasta
-reticular: reticula | congestion: congest | widened: widen | prominent: prominen | blunted: blunt | dilated: dilat
-accentuated: accentuat exaggerat magnif | arthroplasty: arthroplast | defibrillator: defib | cavity: cavit
+osteophyte: osteophyt | spondylosis: spondylo | atherosclerosis: atheroscl arterioscl
+metastasis: metasta | reticular: reticula | congestion: congest | widened: widen
+prominent: prominen | blunted: blunt | dilated: dilat | accentuated: accentuat exaggerat magnif
+arthroplasty: arthroplast | defibrillator: defib | cavity: cavit
 adenopathy: lymphadenopath adenopath | carcinoma: carcinom | neoplasm: neoplas | tumor: tumor tumour
-malignancy: malignan | osteopenia: osteopen osteopor deminerali | deformity: deformi | bulla: bulla bullous bleb
-cephalization: cephali | indistinct: indistinct | obscured: obscur | borderline: borderline | excluded: exclu
-aspiration: aspirat | contusion: contus | hernia: hernia | hemorrhage: hemorrh haemorrh | hematoma: hematom haematom
-engorged: engorg | elevated: elevat | collapse: collaps | pacemaker: pacemak | questionable: questionab
-suspicious: suspicio | inflammatory: inflam | hypertension: hypertens | bronchiectasis: bronchiect
-differentiate: differentiat | distinguish: distinguish | tracheostomy: tracheosto | intubated: intubat | representing: represent reflect'''
+malignancy: malignan | osteopenia: osteopen osteopor deminerali | deformity: deformi
+bulla: bulla bullous bleb | cephalization: cephali | indistinct: indistinct | obscured: obscur
+borderline: borderline | excluded: exclu | aspiration: aspirat | contusion: contus | hernia: hernia
+hemorrhage: hemorrh haemorrh | hematoma: hematom haematom | engorged: engorg | elevated: elevat
+collapse: collaps | pacemaker: pacemak | questionable: questionab | suspicious: suspicio
+inflammatory: inflam | hypertension: hypertens | bronchiectasis: bronchiect
+differentiate: differentiat | distinguish: distinguish | tracheostomy: tracheosto
+intubated: intubat | representing: represent reflect'''
 
 # %% ../../nbs/report/02_phrases.ipynb #aa87b02d
-SYNONYMS = '''not: isn't aren't wasn't weren't doesn't don't hasn't haven't didn't | cannot: can't couldn't | without: w/o withou
-pneumonia: pneumonic pneumonias bronchopneumonia pna | consolidation: consol consols | atelectasis: atx atel
-effusion: eff effs | infiltrate: infil infils | fracture: fxs fx's | opacity: opac ggo ggos | infection: infections superinfection | infectious: infective | chf: ccf lvf | rib: ribs | line: lines
-nodular: nodular micronodular | nodule: micronodule micronodules | cardiomediastinum: cardiomediastinal
-silhouette: sil silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette | versus: vs v | or: / and/or
-is: are was were be been being | appear: appears appeared seem seems | remain: remains remained remaining
-has: have had having | resolved: resolve resolves cleared clears disappeared gone vanished | suspected: suspect suspects
-seen: visualized visualised identified demonstrated evident noted appreciated detected apparent observed present found
-seen: shown visible discernible recognized displayed depicted delineated perceived visualize identify detect appreciate
+SYNONYMS = '''
+not: isn't aren't wasn't weren't doesn't don't hasn't haven't didn't | cannot: can't couldn't
+without: w/o withou | pneumonia: pneumonic pneumonias bronchopneumonia pna
+consolidation: consol consols | atelectasis: atx atel | effusion: eff effs
+infiltrate: infil infils | fracture: fxs fx's | opacity: opac ggo ggos
+infection: infections superinfection | infectious: infective | chf: ccf lvf | rib: ribs
+line: lines | nodular: nodular micronodular | nodule: micronodule micronodules
+cardiomediastinum: cardiomediastinal
+silhouette: sil silhouettes silhoutte silhouete sillhouette silouette shilouette silhuette
+versus: vs v | or: / and/or | is: are was were be been being | appear: appears appeared seem seems
+remain: remains remained remaining | has: have had having
+resolved: resolve resolves cleared clears disappeared gone vanished | suspected: suspect suspects
+seen: visualized visualised identified demonstrated evident noted appreciated detected
+seen: apparent observed present found
+seen: shown visible discernible recognized displayed depicted delineated perceived
+seen: visualize identify detect appreciate
 evaluated: assessed evaluate assess characterized imaged judge judged determine determined gauge
-considered: consider considering consideration considerations | question: questioned questioning query
-favored: favor favors favour favours favoured favoring | small: tiny trace trivial
-mild: slight minimal minor faint subtle | may: might could maybe would | probable: probably
-possible: poss possibly perhaps potentially potential conceivably | presumed: presumably presumptive presumptively
-concerning: concern concerns c/f | suspicious: susp sus | negative: neg | +/-: ± | worrisome: worrying
+considered: consider considering consideration considerations
+question: questioned questioning query | favored: favor favors favour favours favoured favoring
+small: tiny trace trivial | mild: slight minimal minor faint subtle | may: might could maybe would
+probable: probably | possible: poss possibly perhaps potentially potential conceivably
+presumed: presumably presumptive presumptively | concerning: concern concerns c/f
+suspicious: susp sus | negative: neg | +/-: ± | worrisome: worrying
 persistent: persists persist persisting residual continued recurrent | xxxx: xxx xxxxx
-improved: improving decreased decreasing resolving smaller lessened diminished reduced | airway: airways
-worsened: worsening increasing progressive developing worse evolving
+improved: improving decreased decreasing resolving smaller lessened diminished reduced
+airway: airways | worsened: worsening increasing progressive developing worse evolving
 stable: unchanged similar unaltered constant static | lung: lungs pulmonary pulm
-vascular: vascularity vasculature vessels vessel venous vasc | tube: tubes tubing | normal: nl wnl normally
-edema: edma odema | history: hx | angle: angels angel | sulcus: sulci | density: densities | catheter: cath
-hilum: hila hilar hilus | vertebra: vertebral vertebrae | bone: bony osseous skeletal | pleural: pleura
-diaphragm: hemidiaphragm hemidiaphragms | removed: removal extubated explanted | lobe: lobes lobar
-fluid: fluids | and: & plus | a: an | port: ports | icd: icds aicd | metastasis: mets | sign: signs'''
+vascular: vascularity vasculature vessels vessel venous vasc | tube: tubes tubing
+normal: nl wnl normally | edema: edma odema | history: hx | angle: angels angel | sulcus: sulci
+density: densities | catheter: cath | hilum: hila hilar hilus | vertebra: vertebral vertebrae
+bone: bony osseous skeletal | pleural: pleura | diaphragm: hemidiaphragm hemidiaphragms
+removed: removal extubated explanted | lobe: lobes lobar | fluid: fluids | and: & plus | a: an
+port: ports | icd: icds aicd | metastasis: mets | sign: signs'''
 
 # %% ../../nbs/report/02_phrases.ipynb #5c429c63
 ADVERBS = set('''
-    again also appearing appreciable appreciably both sig clearly clinically completely currently definitely definitively entirely
-    grossly interval markedly mildly minimally moderately newly now otherwise overall overly overtly presently quite
-    really relatively relevant severely significant significantly slightly somewhat still substantial substantially
-    totally very'''.split())
+    again also appearing appreciable appreciably both sig clearly clinically completely
+    currently definitely definitively entirely grossly interval markedly mildly minimally
+    moderately newly now otherwise overall overly overtly presently quite really relatively
+    relevant severely significant significantly slightly somewhat still substantial
+    substantially totally very'''.split())
 
+# %% ../../nbs/report/02_phrases.ipynb #24769611
 def _families(text):
     "Beginning or variant -> word, from rows of `word: variant variant | word: ...`"
-    rows = (r.split(':') for line in text.splitlines() for r in line.split(' | '))
-    return {v:word.strip() for word,vs in rows for v in vs.split()}
+    rows = text.strip().replace('\n', ' | ').split(' | ')
+    pairs = [row.split(':') for row in rows]
+    return {variant: word.strip() for word,variants in pairs for variant in variants.split()}
+
+_BEGINNINGS, _VARIANTS = _families(FAMILIES), _families(SYNONYMS)
+
+# %% ../../nbs/report/02_phrases.ipynb #d82b02d4
+def _one_form(word):
+    "The word a listed variant or a known beginning stands for"
+    if word in _VARIANTS: return _VARIANTS[word]
+    for length in range(min(len(word), 20), 3, -1):
+        known = _BEGINNINGS.get(word[:length])
+        if known: return known
+    return word
 
 # %% ../../nbs/report/02_phrases.ipynb #ebd31010
 def expand_phrase(
     phrase:str, # Words, with `a|b` for a choice and `word?` for one that may be missing
 )->list: # Tuples of words
     "Every sequence of words that `phrase` stands for"
-    out = [()]
-    for w in phrase.split():
-        longer = [o+(a,) for o in out for a in w.rstrip('?').split('|')]
-        out = longer+out if w.endswith('?') else longer
-    return out
+    sequences = [()]
+    for word in phrase.split():
+        choices = word.rstrip('?').split('|')
+        longer = [words + (choice,) for words in sequences for choice in choices]
+        sequences = longer + sequences if word.endswith('?') else longer
+    return sequences
 
 # %% ../../nbs/report/02_phrases.ipynb #5d15e0cf
 FINDINGS = {
 'Cardiomegaly': 'cardiomegaly; cardiac|heart|biventricular|chamber enlarged; cardiac prominent',
 'Enlarged Cardiomediastinum': 'mediastinal mass|hematoma|widened|enlarged|prominent',
 'Lung Lesion': '''
-    mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass; lung|lobe|parenchymal lesion; lesion in the? left|right? upper|middle|lower? lung|lobe;
-    carcinoma; neoplasm; tumor; lung metastasis; metastasis to the? lung; lung cancer|malignancy; coin lesion''',
+    mass; nodule; nodular density|lesion|mass|focus; lump; cavity lesion|mass;
+    lung|lobe|parenchymal lesion; lesion in the? left|right? upper|middle|lower? lung|lobe;
+    carcinoma; neoplasm; tumor; lung metastasis; metastasis to the? lung; lung cancer|malignancy;
+    coin lesion''',
 'Lung Opacity': '''
-    opacity; ground glass; haziness; haze; airspace|alveolar disease|process|filling; air space disease|process;
-    infiltrate; interstitial marking|pattern|prominent|thickening|disease|process|abnormality|change|density;
-    interstitial lung disease|marking|pattern|process; lung interstitial disease|marking|prominent; ild;
-    increased|increase lung? density; increase in interstitial marking; reticular; reticulation; reticulonodular;
-    scar; bronchial|peribronchial|bronchovascular thickening; bronchial? wall thickening;
-    lung|interstitial|parenchymal|basilar fibrosis''',
-'Edema': 'edema; heart failure; cardiac failure|decompensation; congestion heart? failure; chf; overt? failure',
+    opacity; ground glass; haziness; haze; airspace|alveolar disease|process|filling;
+    air space disease|process; infiltrate;
+    interstitial marking|pattern|prominent|thickening|disease|process|abnormality|change|density;
+    interstitial lung disease|marking|pattern|process; lung interstitial disease|marking|prominent;
+    ild; increased|increase lung? density; increase in interstitial marking; reticular;
+    reticulation; reticulonodular; scar; bronchial|peribronchial|bronchovascular thickening;
+    bronchial? wall thickening; lung|interstitial|parenchymal|basilar fibrosis''',
+'Edema': '''
+    edema; heart failure; cardiac failure|decompensation; congestion heart? failure; chf;
+    overt? failure''',
 'Consolidation': 'airspace? consolidation; air space consolidation',
 'Pneumonia': 'pneumonia; infection; infectious; infectious process|etiology|disease',
 'Atelectasis': 'atelectasis; collapse; lobe|lung collapse',
-'Pneumothorax': 'pneumothorax; ptx; pleural air; air in|within the? left|right? pleural space|cavity',
+'Pneumothorax': '''
+    pneumothorax; ptx; pleural air; air in|within the? left|right? pleural space|cavity''',
 'Pleural Effusion': '''
-    effusion; pleural fluid|collection; hydrothorax; hemothorax; empyema; fissural fluid; fluid collection;
-    fluid is? seen? tracking|extending? in|within|into|along the? left|right? minor|major|horizontal|oblique? fissure; pleural or|and pericardial effusion;
-    fluid in|within the? left|right? pleural space|cavity''',
+    effusion; pleural fluid|collection; hydrothorax; hemothorax; empyema; fissural fluid;
+    fluid collection;
+    fluid is? seen? tracking|extending? in|within|into|along the? left|right?
+    minor|major|horizontal|oblique? fissure;
+    pleural or|and pericardial effusion; fluid in|within the? left|right? pleural space|cavity''',
 'Pleural Other': '''
-    pleural thickening|scar|plaque|fibrosis; apical|biapical pleural? thickening; pleural parenchymal scar;
-    pleuroparenchymal scar|thickening; calcified pleural? plaque; pleural calcified; fibrothorax; fibrosis''',
+    pleural thickening|scar|plaque|fibrosis; apical|biapical pleural? thickening;
+    pleural parenchymal scar; pleuroparenchymal scar|thickening; calcified pleural? plaque;
+    pleural calcified; fibrothorax; fibrosis''',
 'Fracture': 'fracture; fx; rib|vertebra fracture'}
 
 # %% ../../nbs/report/02_phrases.ipynb #0dd5bbdb
 FINDINGS['Support Devices'] = '''
-    tube; catheter; line; picc; pacemaker; pacer; generator; pacing? lead; pacemaker|pacer|defibrillator lead; icd;
-    defibrillator; port; portacath; port a cath; mediport; swan ganz; prosthetic? valve; valve replacement|prosthesis;
-    hardware; prosthesis; prosthetic; arthroplasty; stent; drain; plate; screw; rod; fixation; cannula; coil; filter;
+    tube; catheter; line; picc; pacemaker; pacer; generator; pacing? lead;
+    pacemaker|pacer|defibrillator lead; icd; defibrillator; port; portacath; port a cath; mediport;
+    swan ganz; prosthetic? valve; valve replacement|prosthesis; hardware; prosthesis; prosthetic;
+    arthroplasty; stent; drain; plate; screw; rod; fixation; cannula; coil; filter;
     sternotomy|sternal|cerclage wire|suture; sternotomy xxxx; cerclage; wire; support;
-    support device|apparatus|hardware; device; apparatus; balloon pump; iabp; impella; lvad; ett; ngt; dobbhoff;
-    dobhoff; tracheostomy; tracheostomy tube; pigtail; thoracostomy; marker; equipment; electrode; stimulator;
-    loop recorder; keofeed; chemoport; mitraclip; tavr; tavi; annuloplasty ring; ventriculoperitoneal|vp shunt; watchman; intubated; permcath; pacing wire; anchor; mediastinal drain|tube; monitoring line|device'''
+    support device|apparatus|hardware; device; apparatus; balloon pump; iabp; impella; lvad; ett;
+    ngt; dobbhoff; dobhoff; tracheostomy; tracheostomy tube; pigtail; thoracostomy; marker;
+    equipment; electrode; stimulator; loop recorder; keofeed; chemoport; mitraclip; tavr; tavi;
+    annuloplasty ring; ventriculoperitoneal|vp shunt; watchman; intubated; permcath; pacing wire;
+    anchor; mediastinal drain|tube; monitoring line|device'''
 
 # %% ../../nbs/report/02_phrases.ipynb #0b38a0cb
 WEAK = {
 'Edema': '''
-    lung? vascular congestion; lung congestion; vascular prominent; prominent lung? vascular; lung vascular prominent;
-    indistinct; lung? vascular indistinct|redistribution; volume|fluid overload; kerley; kerley a|b? line;
-    vascular plethora; congestion change|pattern; mild|moderate|central|perihilar congestion'''}
+    lung? vascular congestion; lung congestion; vascular prominent; prominent lung? vascular;
+    lung vascular prominent; indistinct; lung? vascular indistinct|redistribution;
+    volume|fluid overload; kerley; kerley a|b? line; vascular plethora; congestion change|pattern;
+    mild|moderate|central|perihilar congestion'''}
 
-PAIRS = {'hydropneumothorax; hemopneumothorax; hydro|hemo or|and? pneumothorax; pneumo or|and hemothorax': ('Pneumothorax', 'Pleural Effusion'),
-         'nodular opacity|infiltrate; nodular airspace opacity; cavity opacity': ('Lung Lesion', 'Lung Opacity')}
+# %% ../../nbs/report/02_phrases.ipynb #f43bfcbc
+_AIR_AND_FLUID = '''
+    hydropneumothorax; hemopneumothorax; hydro|hemo or|and? pneumothorax;
+    pneumo or|and hemothorax'''
+_NODULAR = 'nodular opacity|infiltrate; nodular airspace opacity; cavity opacity'
+PAIRS = {('Pneumothorax', 'Pleural Effusion'): _AIR_AND_FLUID, ('Lung Lesion', 'Lung Opacity'): _NODULAR}
 
 # %% ../../nbs/report/02_phrases.ipynb #f68dd9e3
 OTHER = '''
-    emphysema; copd; hyperinflation; obstructive lung? disease; elevated diaphragm; diaphragm elevated; elevated;
-    eventration; scoliosis; kyphosis; degenerative; osteophyte; spondylosis; calcified; atherosclerosis; granuloma;
-    granulomatous disease; hernia; thickening; density; bulla; bronchitis; bronchiolitis; bronchospasm; asthma;
-    pneumonitis; breast|abdominal|renal|hepatic|adrenal mass|nodule|tumor|lesion; airway disease; reactive airway disease; osteopenia; metastasis; metastasis disease; deformity; volume loss;
-    cephalization; pneumomediastinum; pneumoperitoneum; contusion; hemorrhage; hematoma; radiopaque; bullet;
-    foreign body; lung hypertension; hypertension; cuffing; aspiration; bronchiectasis; plaque;
-    subcutaneous emphysema; pericardial effusion; calcified lung? nodule|granuloma|mass; nodule calcified;
-    soft tissue edema|mass|swelling; subcutaneous edema; bone|sclerotic|lytic|blastic|rib lesion;
-    vertebra|vertebra body collapse; compression deformity; inflammatory; inflammatory process; arthropathy;
-    arthritis; air trapping; aortic dissection; cavity; ards; acute|adult respiratory distress syndrome'''
+    emphysema; copd; hyperinflation; obstructive lung? disease; elevated diaphragm;
+    diaphragm elevated; elevated; eventration; scoliosis; kyphosis; degenerative; osteophyte;
+    spondylosis; calcified; atherosclerosis; granuloma; granulomatous disease; hernia; thickening;
+    density; bulla; bronchitis; bronchiolitis; bronchospasm; asthma; pneumonitis;
+    breast|abdominal|renal|hepatic|adrenal mass|nodule|tumor|lesion; airway disease;
+    reactive airway disease; osteopenia; metastasis; metastasis disease; deformity; volume loss;
+    cephalization; pneumomediastinum; pneumoperitoneum; contusion; hemorrhage; hematoma; radiopaque;
+    bullet; foreign body; lung hypertension; hypertension; cuffing; aspiration; bronchiectasis;
+    plaque; subcutaneous emphysema; pericardial effusion; calcified lung? nodule|granuloma|mass;
+    nodule calcified; soft tissue edema|mass|swelling; subcutaneous edema;
+    bone|sclerotic|lytic|blastic|rib lesion; vertebra|vertebra body collapse; compression deformity;
+    inflammatory; inflammatory process; arthropathy; arthritis; air trapping; aortic dissection;
+    cavity; ards; acute|adult respiratory distress syndrome'''
 
+# %% ../../nbs/report/02_phrases.ipynb #e211703e
 LOOKALIKES = '''
-    artifact; artefact; skin fold; skinfold; overlap; overlapping structure|shadow; summation; nipple shadow;
-    vessel on end; crowding; fat pad; positioning'''
+    artifact; artefact; skin fold; skinfold; overlap; overlapping structure|shadow; summation;
+    nipple shadow; vessel on end; crowding; fat pad; positioning'''
 
+# %% ../../nbs/report/02_phrases.ipynb #18c94bbe
 NOTHING = '''
     mass effect; pleural line; fissure line; joint effusion; plate like;
     disc|disk|joint|retrosternal|retrocardiac|clear space; heart border; cardiac border|apex;
-    heart surgery|transplant|valve|disease|rate|murmur|base; open heart; consistent|compatible|associated with;
-    in keeping with; correlation|correlate with; comparison|compared|comparable with|to; left|right heart xxxx;
-    cardiac xxxx generator|device;
-    near|nearly|almost|partial|partially|incomplete|mostly|largely|mild|some complete? resolved|resolution|clearing; no doubt; without a? doubt;
-    nipple marker; fracture wire|lead|catheter|line; adjacent|next|posterior|anterior|inferior to the heart;
-    near|behind|over|overlying|overlie the upper|lower? mediastinum|heart; thoracotomy|surgical|skin scar; lead to;
-    in line; , none on|in|at the? left|right; document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
-    bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant; without and with;
-    renal|kidney|respiratory|ventilatory|hepatic|liver|organ failure; failure of|to; fracture fixation;
-    should|must|may|to is removed; support the diagnosis; pulled back; is pulled back; has is pulled back; not only; no more than; not yet? resolved|improved;
-    has not yet? resolved|improved; not seen on|in the? prior|previous|earlier|old;
-    post|prior|previous|old|remote infectious; non infectious; infectious endocarditis|exacerbation;
+    heart surgery|transplant|valve|disease|rate|murmur|base; open heart;
+    consistent|compatible|associated with; in keeping with; correlation|correlate with;
+    comparison|compared|comparable with|to; left|right heart xxxx; cardiac xxxx generator|device;
+    near|nearly|almost|partial|partially|incomplete|mostly|largely|mild|some
+    complete? resolved|resolution|clearing;
+    no doubt; without a? doubt; nipple marker; fracture wire|lead|catheter|line;
+    adjacent|next|posterior|anterior|inferior to the heart;
+    near|behind|over|overlying|overlie the upper|lower? mediastinum|heart;
+    thoracotomy|surgical|skin scar; lead to; in line; , none on|in|at the? left|right;
+    document|ensure|confirm|assess|assure|until resolution|clearing of?; osseous infection;
+    bone erosion or bone infection; mid line; line of; age indeterminate; breast prosthesis|implant;
+    without and with; renal|kidney|respiratory|ventilatory|hepatic|liver|organ failure;
+    failure of|to; fracture fixation; should|must|may|to is removed; support the diagnosis;
+    pulled back; is pulled back; has is pulled back; not only; no more than;
+    not yet? resolved|improved; has not yet? resolved|improved;
+    not seen on|in the? prior|previous|earlier|old; post|prior|previous|old|remote infectious;
+    non infectious; infectious endocarditis|exacerbation;
     prior|previous|old|remote|past|treated|recent infection|pneumonia|tuberculosis;
     granulomatous|tuberculosis|tuberculous|histoplasmosis infection;
-    prior|previous|old|remote|healed|chronic|past granulomatous|tuberculosis|tuberculous|histoplasmosis infection'''
+    prior|previous|old|remote|healed|chronic|past
+    granulomatous|tuberculosis|tuberculous|histoplasmosis infection'''
 
 # %% ../../nbs/report/02_phrases.ipynb #a553f0fd
 STRUCTURES = {
 'Cardiomegaly': '''
     heart; heart size|silhouette|shadow|configuration|xxxx; size of the? heart|cardiac? silhouette;
-    size of the? cardiac silhouette; cardiac size|silhouette|shadow|configuration; cardiac silhouette size;
-    cardiopericardial silhouette; cardiac|heart outline|diameter; transverse cardiac? diameter; transverse? diameter of the? heart;
+    size of the? cardiac silhouette; cardiac size|silhouette|shadow|configuration;
+    cardiac silhouette size; cardiopericardial silhouette; cardiac|heart outline|diameter;
+    transverse cardiac? diameter; transverse? diameter of the? heart;
     cardiothoracic|cardio|ct|cardiac thoracic? ratio; ctr''',
 ('Cardiomegaly', 'Enlarged Cardiomediastinum'): '''
     cardiac and|or|mediastinal mediastinal? silhouette|contour|structure|border|shadow|size;
-    cardiac , mediastinal ,? and? hilum? silhouette|contour|structure|border|shadow; cardiac|heart contour;
-    heart contour and size; contour of the heart''',
+    cardiac , mediastinal ,? and? hilum? silhouette|contour|structure|border|shadow;
+    cardiac|heart contour; heart contour and size; contour of the heart''',
 'Enlarged Cardiomediastinum': '''
     mediastinum; superior|upper mediastinum; cardiomediastinum;
     cardiomediastinum silhouette|contour|shadow|size|border|structure|xxxx;
     superior? mediastinal silhouette|contour|shadow|configuration|width|structure|size|border|xxxx;
     mediastinal and|or hilum; pericardial silhouette''',
 'Pleural Effusion': '''
-    costophrenic angle|sulcus|recess|xxxx; costophrenic; cp angle|sulcus; pleural space|sulcus|recess|surface|sinus;
-    costophrenic sinus; sulcus''',
+    costophrenic angle|sulcus|recess|xxxx; costophrenic; cp angle|sulcus;
+    pleural space|sulcus|recess|surface|sinus; costophrenic sinus; sulcus''',
 None: '''
-    aorta; aortic knob|arch|contour|xxxx|shadow; thoracic aorta; lung artery|xxxx; lung vascular; vascular;
-    vascular marking|pattern|xxxx; lung vascular marking; bronchovascular marking; marking; hilum;
-    hilum contour|structure|xxxx|silhouette; lung; lung volume|field|xxxx|base; trachea; bone; bone structure|thorax;
-    node; thyroid; diaphragm; ventricle; atrium; left|right ventricle|ventricular|atrial|atrium; soft tissue; stomach;
-    esophagus; spine; airway; abdomen; contour of the diaphragm; diaphragm contour; azygos; svc; thorax; chest; rib;
-    artery; vena cava; interspace; xxxx'''}
+    aorta; aortic knob|arch|contour|xxxx|shadow; thoracic aorta; lung artery|xxxx; lung vascular;
+    vascular; vascular marking|pattern|xxxx; lung vascular marking; bronchovascular marking;
+    marking; hilum; hilum contour|structure|xxxx|silhouette; lung; lung volume|field|xxxx|base;
+    trachea; bone; bone structure|thorax; node; thyroid; diaphragm; ventricle; atrium;
+    left|right ventricle|ventricular|atrial|atrium; soft tissue; stomach; esophagus; spine; airway;
+    abdomen; contour of the diaphragm; diaphragm contour; azygos; svc; thorax; chest; rib; artery;
+    vena cava; interspace; xxxx'''}
 
 # %% ../../nbs/report/02_phrases.ipynb #870a9d1f
 STATES = {
 'normal': '''
-    normal; unremarkable; within normal? limit; within the normal? limit; normal limit|size|range; limit of normal;
-    nonenlarged; upper|top|high limit; upper|top|high limit|range normal; upper|top|high range of the? normal;
-    upper|top|high limit of the? normal; upper|top|high normal; top normal limit; within upper limit of normal;
-    non enlarged; maintained; satisfactory; acceptable; not remarkable; sharp; clear; preserved; intact; average;
-    of normal size; is|remain free''',
+    normal; unremarkable; within normal? limit; within the normal? limit; normal limit|size|range;
+    limit of normal; nonenlarged; upper|top|high limit; upper|top|high limit|range normal;
+    upper|top|high range of the? normal; upper|top|high limit of the? normal; upper|top|high normal;
+    top normal limit; within upper limit of normal; non enlarged; maintained; satisfactory;
+    acceptable; not remarkable; sharp; clear; preserved; intact; average; of normal size;
+    is|remain free''',
 'abnormal': '''
     enlarged; large; widened; wide; prominent; increased; dilated; bulky; borderline;
-    borderline enlarged|size|prominent; globular; abnormal; abnormality; big; blunted; effaced; fullness; bulge;
-    larger; full; generous; increase in''',
-'stable': 'stable; no|not|without change; not changed; no|without change in|of|from; as before; no increase in; no|without worsened in|of',
+    borderline enlarged|size|prominent; globular; abnormal; abnormality; big; blunted; effaced;
+    fullness; bulge; larger; full; generous; increase in''',
+'stable': '''
+    stable; no|not|without change; not changed; no|without change in|of|from; as before;
+    no increase in; no|without worsened in|of''',
 'unclear': '''
     obscured; silhouetted; difficult|hard to evaluated;
     not|cannot|cannot be well|fully|adequately|optimally|accurately? evaluated;
-    not well|fully|adequately|optimally seen; cannot|not is well|fully|adequately|accurately? evaluated;
-    poorly|suboptimally|incompletely seen|evaluated; limited evaluated; evaluation|assessment of|is limited;
-    evaluation|assessment of the''',
+    not well|fully|adequately|optimally seen;
+    cannot|not is well|fully|adequately|accurately? evaluated;
+    poorly|suboptimally|incompletely seen|evaluated; limited evaluated;
+    evaluation|assessment of|is limited; evaluation|assessment of the''',
 'none': 'accentuated; normal variant'}
 
 # %% ../../nbs/report/02_phrases.ipynb #370cf610
 CUES = {
 'deny': '''
-    no; not; without; negative for; free of|from; is|remain free of|from; clear of; absence of; lack of; devoid of; rather than; instead of;
-    nor; neither; as opposed to; never; no longer; resolution|clearing|clearance|disappearance of; removed of;
-    negative; not have; nothing; fails|failed to show|demonstrate|reveal|seen; low|little clinical? suspicious|concerning for|of|about; argue|argues|arguing|argued|speak|speaks|militate|militates against; inconsistent with; simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
+    no; not; without; negative for; free of|from; is|remain free of|from; clear of; absence of;
+    lack of; devoid of; rather than; instead of; nor; neither; as opposed to; never; no longer;
+    resolution|clearing|clearance|disappearance of; removed of; negative; not have; nothing;
+    fails|failed to show|demonstrate|reveal|seen;
+    low|little clinical? suspicious|concerning for|of|about;
+    argue|argues|arguing|argued|speak|speaks|militate|militates against; inconsistent with;
+    simulates|simulating|simulate|mimics|mimicking|mimic; mistaken for''',
 'denied': '''
-    not|never seen; not is seen; no longer seen; no longer is seen; has resolved; resolved; absent; has is resolved;
-    is resolved; is|has ruled out; has is ruled out; is|has excluded; has is excluded; has is removed; is removed;
-    removed; is? unlikely; highly|very unlikely; resolution; not suspected; has not recurred|reaccumulated|reappeared|returned; not likely; not is suspected; is absent; none; cannot|not is? seen; is|has pulled|discontinued; has is pulled|discontinued;
-    discontinued''',
+    not|never seen; not is seen; no longer seen; no longer is seen; has resolved; resolved; absent;
+    has is resolved; is resolved; is|has ruled out; has is ruled out; is|has excluded;
+    has is excluded; has is removed; is removed; removed; is? unlikely; highly|very unlikely;
+    resolution; not suspected; has not recurred|reaccumulated|reappeared|returned; not likely;
+    not is suspected; is absent; none; cannot|not is? seen; is|has pulled|discontinued;
+    has is pulled|discontinued; discontinued'''}
+
+# %% ../../nbs/report/02_phrases.ipynb #57eb6006
+CUES |= {
 'doubt': '''
-    may; may represent; suspicious; suspicious for|of; concerning; concerning for|of|about; worrisome; worrisome for;
-    question; question of; favored; suggestion of; considered; cannot|not is? excluded; cannot|not rule out;
-    can not is? excluded; can not rule out; to excluded; excluded; whether; difficult|hard to excluded;
-    difficult|hard to rule out; cannot|not r/o; can not r/o; unable|inability to excluded|rule out|r/o; not able to rule out|r/o; with or without; +/-;
-    doubt; doubtful; cannot|not differentiate|distinguish; difficult|hard to differentiate|distinguish; differential; differential diagnosis; correlate|correlation for;
-    clinical correlate|correlation for; possibility of;
-    raise|raises|raising the? possibility|concerning|question of|for; less likely;
-    is? unclear|uncertain if|whether; indeterminate; alternatively;
-    alternative; symptom of; sign or symptom of; sign and symptom of; hint of; cannot excluded''',
+    may; may represent; suspicious; suspicious for|of; concerning; concerning for|of|about;
+    worrisome; worrisome for; question; question of; favored; suggestion of; considered;
+    cannot|not is? excluded; cannot|not rule out; can not is? excluded; can not rule out;
+    to excluded; excluded; whether; difficult|hard to excluded; difficult|hard to rule out;
+    cannot|not r/o; can not r/o; unable|inability to excluded|rule out|r/o;
+    not able to rule out|r/o; with or without; +/-; doubt; doubtful;
+    cannot|not differentiate|distinguish; difficult|hard to differentiate|distinguish; differential;
+    differential diagnosis; correlate|correlation for; clinical correlate|correlation for;
+    possibility of; raise|raises|raising the? possibility|concerning|question of|for; less likely;
+    is? unclear|uncertain if|whether; indeterminate; alternatively; alternative; symptom of;
+    sign or symptom of; sign and symptom of; hint of; cannot excluded''',
 'maybe': 'possible; presumed; questionable; suspected; equivocal',
 'doubted': '''
-    if seen; not is? excluded; cannot is? excluded; can not is? excluded; not is? ruled out; cannot is? ruled out;
-    not ruled out; is|remain|has possible|suspected|questionable|considered|presumed|equivocal;
-    has is suspected|considered|questioned; is|may|remain a|another? possible|considered|concerning|possibility|question; is unclear;
+    if seen; not is? excluded; cannot is? excluded; can not is? excluded; not is? ruled out;
+    cannot is? ruled out; not ruled out;
+    is|remain|has possible|suspected|questionable|considered|presumed|equivocal;
+    has is suspected|considered|questioned;
+    is|may|remain a|another? possible|considered|concerning|possibility|question; is unclear;
     until proven; is doubtful; difficult|hard to see|seen; may have this|a stable? appearance;
-    may is a|another? considered|possibility|concerning; may is? seen; difficult|hard to excluded; is? less likely;
-    is not excluded; is in question; is|remain in the? differential; possible seen; if any; not is excluded; should|must is excluded;
-    may coexist''',
+    may is a|another? considered|possibility|concerning; may is? seen; difficult|hard to excluded;
+    is? less likely; is not excluded; is in question; is|remain in the? differential; possible seen;
+    if any; not is excluded; should|must is excluded; may coexist''',
 'setting': 'in the? appropriate|right|correct|proper|given clinical? setting|context'}
 
 # %% ../../nbs/report/02_phrases.ipynb #d74fbb7a
 CUES |= {
 'break': '''
-    but; however; although; though; except; except for; aside from; other than; apart from; while; whereas; yet;
-    despite; nonetheless; nevertheless; in spite of; besides; save for''',
+    but; however; although; though; except; except for; aside from; other than; apart from; while;
+    whereas; yet; despite; nonetheless; nevertheless; in spite of; besides; save for''',
 'soft': '''
-    with; along with; status post; s/p; due to; secondary to; because of; following; after; related to; causing;
-    caused by; since''',
+    with; along with; status post; s/p; due to; secondary to; because of; following; after;
+    related to; causing; caused by; since''',
 'history': '''
-    history of; h/o; evaluated for|of; evaluation|eval|assessment for|of; rule out; r/o; treated for;
-    treatment of|for; screening for; known history of; history''',
+    history of; h/o; evaluated for|of; evaluation|eval|assessment for|of; rule out; r/o;
+    treated for; treatment of|for; screening for; known history of; history''',
 'than': 'than; than with|for|of|to',
-'change': 'change; increase; decrease; improvement; progression; difference',
+'change': 'change; increase; decrease; improvement; progression; difference'}
+
+# %% ../../nbs/report/02_phrases.ipynb #8ddc2012
+CUES |= {
 'or': 'or; versus; cannot|not is? differentiate|distinguish from',
 'and': 'and; as well as',
 'verb': 'is; appear; remain; has; show; shows; demonstrates; reveals; contains',
 'there': '''
-    small; mild; moderate; persistent; improved; worsened; a; there; this; these; chronic; scattered; patchy;
-    bibasilar; left; right; the; some; only; just; merely; extensive; severe; multiple; diffuse'''}
+    small; mild; moderate; persistent; improved; worsened; a; there; this; these; chronic;
+    scattered; patchy; bibasilar; left; right; the; some; only; just; merely; extensive; severe;
+    multiple; diffuse'''}
 
-PUNCTUATION = {',':'comma', '(':'comma', ')':'comma', ';':'break', ':':'break', '?':'doubt', '(?)':'doubt'}
+PUNCTUATION = {
+    ',': 'comma', '(': 'comma', ')': 'comma', ';': 'break', ':': 'break', '?': 'doubt',
+    '(?)': 'doubt'}
+
+# %% ../../nbs/report/02_phrases.ipynb #9b5f4b11
+def _observations(name):
+    "A key of a table as a tuple of observations"
+    if name is None: return ()
+    return name if isinstance(name, tuple) else (name,)
 
 # %% ../../nbs/report/02_phrases.ipynb #eb821607
-_VARIANTS, _BEGINNINGS = _families(SYNONYMS), _families(FAMILIES)
-
-def _one_form(w):
-    "The word a listed variant or a known beginning stands for"
-    if w in _VARIANTS: return _VARIANTS[w]
-    for n in range(min(len(w), 20), 3, -1):
-        if w[:n] in _BEGINNINGS: return _BEGINNINGS[w[:n]]
-    return w
-
 def _rows():
     "(phrases, kind, value) of every table on this page"
-    yield from ((v, k, None) for k,v in CUES.items())
-    yield from ((v, 'state', k) for k,v in STATES.items())
-    yield from ((v, 'structure', k) for k,v in STRUCTURES.items())
-    yield from ((v, 'finding', ((k,), False)) for k,v in FINDINGS.items())
-    yield from ((v, 'finding', ((k,), True)) for k,v in WEAK.items())
-    yield from ((k, 'finding', (v, False)) for k,v in PAIRS.items())
+    yield from ((text, kind, None) for kind,text in CUES.items())
+    yield from ((text, 'state', state) for state,text in STATES.items())
+    yield from ((text, 'structure', _observations(name)) for name,text in STRUCTURES.items())
+    yield from ((text, 'finding', (_observations(name), False)) for name,text in FINDINGS.items())
+    yield from ((text, 'finding', (_observations(name), True)) for name,text in WEAK.items())
+    yield from ((text, 'finding', (names, False)) for names,text in PAIRS.items())
     yield OTHER, 'finding', ((None,), False)
     yield LOOKALIKES, 'finding', ((), False)
     yield NOTHING, 'nothing', None
 
 # %% ../../nbs/report/02_phrases.ipynb #5ad75665
-def _plant(rows):
-    "The tree of all phrases: word -> subtree, `None` -> (kind, value)"
-    tree = {}
-    for text,kind,value in rows:
-        for phrase in text.split(';'):
-            for words in expand_phrase(phrase):
-                node = tree
-                for w in words: node = node.setdefault(_one_form(w), {})
-                if words: node[None] = (kind, value)
-    for mark,kind in PUNCTUATION.items(): tree.setdefault(mark, {})[None] = kind, None
-    return tree
+def _plant(tree, words, kind, value):
+    "Add one phrase to the tree: word -> subtree, `None` -> (kind, value)"
+    for word in words: tree = tree.setdefault(_one_form(word), {})
+    if words: tree[None] = kind, value
 
-def _words_of(tree): return {w for w in tree if w}.union(*(_words_of(t) for w,t in tree.items() if w))
+# %% ../../nbs/report/02_phrases.ipynb #a7b9d68d
+_TREE = {}
+for _text,_kind,_value in _rows():
+    for _phrase in _text.split(';'):
+        for _words in expand_phrase(_phrase): _plant(_TREE, _words, _kind, _value)
+for _mark,_kind in PUNCTUATION.items(): _plant(_TREE, (_mark,), _kind, None)
 
-_TREE = _plant(_rows())
+# %% ../../nbs/report/02_phrases.ipynb #03596969
+def _words_of(tree):
+    "Every word in a tree of phrases"
+    words = {word for word in tree if word}
+    return words.union(*(_words_of(tree[word]) for word in words))
+
 _VOCABULARY = _words_of(_TREE)
 
 # %% ../../nbs/report/02_phrases.ipynb #7d6ed31c
-def _one_letter_off(a, b):
-    "Is `a` one deletion, insertion, substitution or swap away from `b`?"
-    n = len(os.path.commonprefix([a, b]))
-    a, b = a[n:], b[n:]
-    return a[1:]==b or a==b[1:] or a[1:]==b[1:] or (a[:2]==b[1::-1] and a[2:]==b[2:])
+def _one_letter_off(word, known):
+    "Is `word` one deletion, insertion, substitution or swap away from `known`?"
+    same = len(os.path.commonprefix([word, known]))
+    word, known = word[same:], known[same:]
+    swapped = word[:2] == known[1::-1] and word[2:] == known[2:]
+    return word[1:] == known or word == known[1:] or word[1:] == known[1:] or swapped
 
+# %% ../../nbs/report/02_phrases.ipynb #8db2da01
 _LONG = {}
-for _w in sorted(_VOCABULARY):
-    if len(_w)>=7: _LONG.setdefault(_w[0], []).append(_w)
+for _word in sorted(_VOCABULARY):
+    if len(_word) >= 7: _LONG.setdefault(_word[0], []).append(_word)
+
 REAL_WORDS = set('injection inspection prevent plurals instent reserved revolved hemithorax unlike'.split())
 
+# %% ../../nbs/report/02_phrases.ipynb #b2424e64
+def _corrected(words):
+    "The first known word that is one letter off from any of `words`, or `None`"
+    for word in words:
+        if len(word) < 7: continue
+        for known in _LONG.get(word[0], ()):
+            if abs(len(known) - len(word)) < 2 and _one_letter_off(word, known): return known
+
+# %% ../../nbs/report/02_phrases.ipynb #a490dc82
+def _without_plural(word):
+    "The word itself, then what is left without a plural ending"
+    words = [word]
+    if len(word) < 4: return words
+    if word.endswith('s'): words.append(word[:-1])
+    if word.endswith('es'): words.append(word[:-2])
+    if word.endswith('ies'): words.append(word[:-3] + 'y')
+    return words
+
+# %% ../../nbs/report/02_phrases.ipynb #5b8770fe
 @lru_cache(maxsize=50_000)
 def lemma(
     word:str, # A lower-case word
 )->str: # Its form in the tables; '' for an adverb; itself when unknown
     "The form in which the tables know `word`: family, plural and misspelling undone"
     if word in ADVERBS: return ''
-    if word[0]=='_': return 'xxxx'
-    ends = [word] + [word[:-len(e)]+s for e,s in (('s',''), ('es',''), ('ies','y')) if word.endswith(e) and len(word)>3]
-    for w in map(_one_form, ends):
-        if w in _VOCABULARY: return w
+    if word[0] == '_': return 'xxxx'
+    words = _without_plural(word)
+    for form in map(_one_form, words):
+        if form in _VOCABULARY: return form
     if word in REAL_WORDS: return word
-    near = [w for end in ends if len(end)>6 for w in _LONG.get(word[0], ())
-            if abs(len(w)-len(end))<2 and _one_letter_off(end, w)]
-    return near[0] if near else word
+    return _corrected(words) or word
 
 # %% ../../nbs/report/02_phrases.ipynb #24fe2ce5
-TOKEN = re.compile(r"and/or|\+/-|±|\b[a-z]/[a-z]\b|[a-z]+(?:'[a-z]+)?|_+|(?<=[a-z])/(?=[a-z])|\(\?\)|[,();:?&]")
+TOKEN = re.compile(r'''
+    and/or | \+/- | ± | \b[a-z]/[a-z]\b      # what holds a mark and is one word
+    | [a-z]+(?:'[a-z]+)? | _+                # words, and what de-identification leaves
+    | (?<=[a-z])/(?=[a-z]) | \(\?\) | [,();:?&]''', re.X)
 
+# %% ../../nbs/report/02_phrases.ipynb #4f5ee8d0
+@dataclass(slots=True)
+class Item:
+    "A phrase of the tables in a sentence"
+    kind:str # Row of `CUES`, or finding, structure, state, nothing
+    value:object # Observations of a finding or a structure, the state of a state
+    start:int # First word
+    end:int # Last word + 1
+
+# %% ../../nbs/report/02_phrases.ipynb #efe941df
 def find_phrases(
     words:list, # Words of one sentence, each passed through `lemma`
-)->list: # (kind, value, first word, last word + 1) of each phrase, in their order
+)->list: # `Item`s in their order
     "The longest phrases of the tables that stand in `words`"
-    out, i, n = [], 0, len(words)
-    while i<n:
-        node, j, best = _TREE.get(words[i]), i+1, None
+    items, done, count = [], 0, len(words)
+    for start,word in enumerate(words):
+        if start < done or word not in _TREE: continue
+        node, end, meaning = _TREE[word], start, None
         while node:
-            if None in node: best, end = node[None], j
-            node, j = node.get(words[j]) if j<n else None, j+1
-        if best: out.append((*best, i, end))
-        i = end if best else i+1
-    return out
+            end += 1
+            if None in node: meaning, done = node[None], end
+            node = node.get(words[end]) if end < count else None
+        if meaning: items.append(Item(*meaning, start, done))
+    return items

@@ -119,7 +119,7 @@ def _score_parts(metrics):
     from cxr_llava.score import page
     systems, rows = metrics['systems'], metrics['rows']['six'] + ['macro 6', 'micro 6']
     return dict(headline=page.headline_box(metrics['headline']), gates=page.gate_tiles(metrics['gates']),
-        scores=page._legend(systems) + page.main_table(systems, rows), systems=page.system_table(systems))
+        scores=page.legend(systems) + page.main_table(systems, rows), systems=page.system_table(systems))
 
 def summary_page(
     summary:dict, # Content of `summary.json`
@@ -130,7 +130,7 @@ def summary_page(
     from cxr_llava.score import page
     origin = dict(settings=summary['settings'], **summary['versions'], made=summary['made'])
     parts = _score_parts(metrics) if metrics else {}
-    return render('summary.html', summary=summary, notice=page.NOTICE, css=page.CSS + style_sheet('summary'), parts=parts,
+    return render('summary.html', summary=summary, notice=page.NOTICE, css=style_sheet('page', 'summary'), parts=parts,
         notes=metrics['notes'] if metrics else {}, case=page.case_card(case) if case else '', origin=page.facts_card(origin))
 
 # %% ../../nbs/score/13_summary.ipynb #fe6ea03d
@@ -145,7 +145,7 @@ def _seen_from(run, adapter):
 # %% ../../nbs/score/13_summary.ipynb #452ad2d4
 def _read_metrics(cfg):
     "Content of `metrics.json` with the words of its page; `None` when nothing was evaluated"
-    from cxr_llava.score.headline import page_words
+    from cxr_llava.score.page import page_words
     path = run_root(cfg.run)/'metrics.json'
     if 'eval' not in cfg.names() or not path.exists(): return None
     metrics = read_json(path)
