@@ -297,9 +297,11 @@ def shape(self:Llava15,
     width, heads = text.get('hidden_size', 4096), text.get('num_attention_heads', 32)
     kv_heads = text.get('num_key_value_heads') or heads
     patches = (vision.get('image_size', 336)//vision.get('patch_size', 14))**2
-    shape = Shape(width, text.get('num_hidden_layers', 32), text.get('intermediate_size', 11008), text.get('vocab_size', 32064),
-        kv_heads*(text.get('head_dim') or width//heads), vision.get('hidden_size', 1024), vision.get('num_hidden_layers', 24),
-        patches, patches, {})
+    shape = Shape(
+        width=width, layers=text.get('num_hidden_layers', 32), mlp=text.get('intermediate_size', 11008),
+        vocab=text.get('vocab_size', 32064), kv=kv_heads*(text.get('head_dim') or width//heads),
+        vision_width=vision.get('hidden_size', 1024), vision_layers=vision.get('num_hidden_layers', 24),
+        patches=patches, image_tokens=patches, weights={})
     shape.weights = _llava_weights(shape, vision.get('intermediate_size', 4096), vision.get('patch_size', 14))
     return shape
 

@@ -29,7 +29,7 @@ class CXRModel:
     ):
         self.model, self.processor, self.max_new_tokens = model.eval(), processor, max_new_tokens
         self.info = info or dict(getattr(model, 'cxr', {}))
-        self.bare = model.get_base_model() if hasattr(model, 'peft_config') else model # Without the shell of PEFT
+        self.bare = model.get_base_model() if hasattr(model, 'peft_config') else model # Without PEFT's shell
         self.family = family_of(self.bare)
         self.ends = {processor.tokenizer.eos_token_id} # Tokens that end an answer
         self.last = None # The last `Report` that was streamed
@@ -43,8 +43,9 @@ class CXRModel:
 # %% ../../nbs/vlm/05_generate.ipynb #13967850
 @patch
 def __repr__(self:CXRModel):
-    adapter = f'adapter {self.info["adapter"]} ({self.info["adapter_hash"]})' if self.info.get('adapter') else 'no adapter'
-    return f'CXRModel({self.info.get("base")}, {adapter}, {self.info.get("precision")} on {self.info.get("device")})'
+    info, adapter = self.info, 'no adapter'
+    if info.get('adapter'): adapter = f'adapter {info["adapter"]} ({info["adapter_hash"]})'
+    return f'CXRModel({info.get("base")}, {adapter}, {info.get("precision")} on {info.get("device")})'
 
 # %% ../../nbs/vlm/05_generate.ipynb #9ab534db
 @patch(as_prop=True)
@@ -123,7 +124,8 @@ def _fits(self:CXRModel, rows, limit):
     "The length cap that rows of token ids leave room for. Raises `CXRError` when one is too long"
     room = self._room() - max(map(len, rows))
     if room >= 1: return min(self._cap(limit), room)
-    raise CXRError(f'The question, with its X-rays and earlier turns, is {1 - room} tokens too long for this model: leave something out.')
+    raise CXRError('The question, with its X-rays and earlier turns, '
+        f'is {1 - room} tokens too long for this model: leave something out.')
 
 # %% ../../nbs/vlm/05_generate.ipynb #233f0235
 @contextlib.contextmanager
@@ -138,16 +140,17 @@ def _one_at_a_time(self, tuned):
 def _placed(self:CXRModel, inputs):
     "Arguments of the model on its device, pixels in the precision of the vision tower"
     dtype = next(self.family.vision_tower(self.bare).parameters()).dtype
-    return {name: value.to(self.device, dtype if value.is_floating_point() else None) for name,value in inputs.items()}
+    def placed(value): return value.to(self.device, dtype if value.is_floating_point() else None)
+    return {name: placed(value) for name,value in inputs.items()}
 
 # %% ../../nbs/vlm/05_generate.ipynb #e8c71590
 @patch
 def _forward(self:CXRModel, ids, cache, positions, mask=None, inputs=None, tuned=True):
     "Read `ids` after what is in `cache`; the logits of the next token come back, one row per text"
     with _one_at_a_time(self, tuned):
-        kw = {cache_argument(self.bare): cache}
-        out = self.bare(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1,
-            **kw, **self._placed(inputs or {}))
+        kw = dict(self._placed(inputs or {}), use_cache=True, logits_to_keep=1)
+        kw[cache_argument(self.bare)] = cache
+        out = self.bare(input_ids=ids, attention_mask=mask, position_ids=positions, **kw)
     return out.logits[:, -1]
 
 # %% ../../nbs/vlm/05_generate.ipynb #6bcc7a55
@@ -171,7 +174,8 @@ def select(self:Context, rows):
 def repeat(self:Context, copies:int):
     "Copy every row"
     self.cache.batch_repeat_interleave(copies)
-    self.logits, self.position = self.logits.repeat_interleave(copies, 0), self.position.repeat_interleave(copies, -2)
+    self.logits = self.logits.repeat_interleave(copies, 0)
+    self.position = self.position.repeat_interleave(copies, -2)
     if self.mask is not None: self.mask = self.mask.repeat_interleave(copies, 0)
 
 # %% ../../nbs/vlm/05_generate.ipynb #7c0d124d
@@ -264,8 +268,10 @@ NO_MEMORY = 'The GPU has not enough memory for one X-ray: choose --precision nf4
 def _batches(self:CXRModel, srcs, prompts, batch_size):
     "Places of the X-rays of each batch, in the order in which they are written"
     views = [len(src) if isinstance(src, (list, tuple)) else 1 for src in srcs]
-    length = {prompt: len(self.processor.tokenizer(prompt, verbose=False)['input_ids']) for prompt in dict.fromkeys(prompts)}
-    order = sorted(range(len(srcs)), key=lambda place: (-views[place], -length[prompts[place]], prompts[place]))
+    tokenizer, length = self.processor.tokenizer, {}
+    for prompt in dict.fromkeys(prompts): length[prompt] = len(tokenizer(prompt, verbose=False)['input_ids'])
+    def longest_first(place): return -views[place], -length[prompts[place]], prompts[place]
+    order = sorted(range(len(srcs)), key=longest_first)
     return [order[start:start + batch_size] for start in range(0, len(order), batch_size)]
 
 # %% ../../nbs/vlm/05_generate.ipynb #b2fa38fa
@@ -300,7 +306,8 @@ def generate_batches(self:CXRModel,
         if stop is not None and stop.is_set(): return
         answers = self._answer_batch(rows, pixels, limit, stop, tuned)
         if stop is not None and stop.is_set(): return
-        yield [(place, self.as_report(answer.ids, prompts[place], limit, answer.logps, tuned)) for place,answer in zip(batch, answers)]
+        def report(place, answer): return self.as_report(answer.ids, prompts[place], limit, answer.logps, tuned)
+        yield [(place, report(place, answer)) for place,answer in zip(batch, answers)]
 
 # %% ../../nbs/vlm/05_generate.ipynb #d535415c
 @patch
@@ -318,7 +325,8 @@ def generate_reports(self:CXRModel,
     srcs = list(srcs)
     if batch_size < 1: raise CXRError(f'batch_size must be at least 1, not {batch_size}.')
     if prompts is None: prompts = [make_prompt(why) for why in (indications or [None]*len(srcs))]
-    if len(prompts) != len(srcs): raise CXRError(f'{len(srcs)} X-rays but {len(prompts)} questions: give one for each.')
+    if len(prompts) != len(srcs):
+        raise CXRError(f'{len(srcs)} X-rays but {len(prompts)} questions: give one for each.')
     reports = [None]*len(srcs)
     with _bar(progress, len(srcs)) as show:
         for part in self.generate_batches(srcs, list(prompts), batch_size, max_new_tokens, stop, tuned):
@@ -340,7 +348,8 @@ def _bar(progress, total):
 def _readable_twice(src):
     "Paths, bytes and arrays as they are; everything else, such as an open file, as it was read"
     if isinstance(src, (list, tuple)): return [_readable_twice(view) for view in src]
-    if isinstance(src, (str, os.PathLike, bytes, bytearray, XRay)) or type(src).__module__ == 'numpy': return src
+    known = isinstance(src, (str, os.PathLike, bytes, bytearray, XRay)) or type(src).__module__ == 'numpy'
+    if known: return src
     return read_xray(src)
 
 # %% ../../nbs/vlm/05_generate.ipynb #6d5929d5
@@ -383,7 +392,7 @@ def _encoded(self:CXRModel, turns):
     "A chat as token ids, with its steps"
     ids, labels = self.family.encode(self.processor, turns, turns[-1]['from'] == 'human')
     learned = [label != -100 for label in labels]
-    edges = [place for place in range(1, len(ids)) if learned[place] != learned[place - 1]] # Where answers start and end
+    edges = [place for place in range(1, len(ids)) if learned[place] != learned[place - 1]] # Of the answers
     xrays_end = len(ids) - ids[::-1].index(self.family.image_token_id(self.processor))
     return Chat(ids, sorted({xrays_end, *edges[:2], *edges[2::2], len(ids)}))
 
@@ -459,7 +468,11 @@ def _turns(history):
     pairs = [(one.prompt, one.text) if isinstance(one, Report) else one for one in history]
     if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
         raise CXRError('The history is no list of (question, answer) pairs or reports: give it as such.')
-    return [[{'from': 'human', 'value': _clean(question, 1000)}, {'from': 'gpt', 'value': _clean(answer, 4000)}] for question,answer in pairs]
+    return [_turn_pair(_clean(question, 1000), _clean(answer, 4000)) for question,answer in pairs]
+
+def _turn_pair(question, answer):
+    "A question and its answer as turns"
+    return [{'from': 'human', 'value': question}, {'from': 'gpt', 'value': answer}]
 
 # %% ../../nbs/vlm/05_generate.ipynb #029171c6
 @patch
@@ -558,7 +571,8 @@ def compare(self:CXRModel,
     stop=None, # A `threading.Event` that ends the work; then what was not written is empty
 )->dict: # `base` and `tuned`, a `Report` each
     "Report one X-ray without and with the adapter. Raises `CXRError` when there is no adapter"
-    if not self.has_adapter: raise CXRError('There is no adapter to compare with: load the model with lora_repo.')
+    if not self.has_adapter:
+        raise CXRError('There is no adapter to compare with: load the model with lora_repo.')
     def written(tuned): return _last_value(self.stream(src, indication, max_new_tokens, stop, tuned))
     return dict(base=written(False), tuned=written(True))
 
