@@ -64,7 +64,9 @@ def test_a_second_model_family(qwen):
     assert fam.features(m.bare, fam.pixels(m.processor, [x, other])).shape == (2, 64)
     assert fam.shape(m.bare.config.to_dict()).layers == len(fam.blocks(m.bare)) == 3
     model, processor = load_base(str(qwen))
-    learn_a_step(model, processor, [dict(ids=ids, labels=labels, images=[x])]*2)
+    x.save(qwen/'x.png')
+    longer = fam.encode(m.processor, [*turns[:1], {'from': 'gpt', 'value': 'FINDINGS:\nThe heart is large.'}])
+    learn_a_step(model, processor, [dict(ids=i, labels=l, images=[str(qwen/'x.png')]) for i,l in ((ids, labels), longer)])
 
 def test_written_as_transformers_writes(qwen):
     "The loop around the model gives the tokens of `generate`"
@@ -79,17 +81,17 @@ def test_written_as_transformers_writes(qwen):
     assert m.generate_report(x, max_new_tokens=24).text == m._text(out[0, ids.shape[1]:].tolist()).strip()
 
 def learn_a_step(model, processor, rows):
-    "LoRA on the family's weights; a step makes the loss smaller"
+    "The collator and LoRA of the training, some layers recomputed; a few steps make the loss smaller"
+    from types import SimpleNamespace
     import torch
-    from peft import LoraConfig, get_peft_model
-    from cxr_llava.vlm.family import family_of
-    family = family_of(model)
-    pm = get_peft_model(model, LoraConfig(r=4, target_modules=family.lora_targets))
-    ids, labels = torch.tensor([r['ids'] for r in rows]), torch.tensor([r['labels'] for r in rows])
-    inputs = family.inputs(processor, family.pixels(processor, [x for r in rows for x in r['images']]), ids)
+    from cxr_llava.train.batch import Collator, XRayStore
+    from cxr_llava.train.loop import add_lora, recompute
+    pm = add_lora(model, SimpleNamespace(lora_r=4, alpha=8, dropout=0.)).train()
+    assert recompute(pm, 2) == 2
+    batch = Collator(XRayStore(processor), processor.tokenizer.pad_token_id)(rows)
     opt, losses = torch.optim.SGD([p for p in pm.parameters() if p.requires_grad], lr=1.), []
     for _ in range(3):
-        loss = pm(input_ids=ids, labels=labels, **inputs).loss
+        loss = pm(**batch).loss
         losses.append(float(loss.detach()))
         loss.backward()
         opt.step()
@@ -118,3 +120,42 @@ def test_a_made_up_metric(tmp_path):
         assert 'New words' in page[page.index('Paired differences'):].split('</table>')[0] and '1.5 <small>[' in page
         assert 'New words' in tell(m)
     finally: METRICS.pop('new_words')
+
+# ---- a data source
+
+@pytest.fixture
+def shoebox():
+    "The made-up source is there for one test"
+    import second_source
+    from cxr_llava.sources.registry import SOURCES, source
+    source('shoebox')(second_source.Shoebox)
+    yield second_source
+    SOURCES.pop('shoebox')
+
+def test_a_made_up_source(shoebox, tmp_path):
+    "One class in one file: found in a folder, read, counted, prepared, split, and kept on this computer"
+    from cxr_llava.core.files import read_json
+    from cxr_llava.data import build_dataset, DataConfig
+    from cxr_llava.sources.collections import compare_counts, find_source
+    from cxr_llava.sources.registry import is_restricted
+    shoebox.write_shoebox(tmp_path/'box')
+    assert find_source(tmp_path/'box') == find_source(tmp_path/'box/shoebox.txt') == ('shoebox', tmp_path/'box')
+    df = build_dataset(DataConfig(path=str(tmp_path/'box'), run=str(tmp_path/'run'), size=64, workers=1))
+    audit = read_json(tmp_path/'run/audit.json')
+    assert sorted(df.study_id) == ['ann-1', 'bob-1', 'cid-1'] and set(df.split) == {'train', 'val', 'test'} and audit['source'] == 'shoebox'
+    assert compare_counts('shoebox', audit['found']) == '4 reports (published 3: 1 more), 4 xrays (as published)'
+    assert is_restricted(source='shoebox') and 'shoebox' in DataConfig.known()['source'][2]
+
+@pytest.mark.parametrize('name', ['phantom', 'openi_csv', 'openi_xml', 'mimic', 'mimic_csv', 'course', 'table', 'shoebox'])
+def test_every_source_says_what_it_must(name, shoebox, tmp_path):
+    from cxr_llava.core.files import CXRError, Rejects
+    from cxr_llava.data import DataConfig
+    from cxr_llava.sources.registry import sources
+    entry = sources()[name]
+    assert entry.name == name and type(entry).__doc__ and entry.licence.duties and entry.licence.may_leave in (True, False, None)
+    assert all(isinstance(count, int) for count in entry.published.values()) and DataConfig(source=name).source == name
+    assert entry.detect(tmp_path) is None # an empty folder is nobody's
+    try: assert list(entry.read(tmp_path, Rejects(), {})) == []
+    except CXRError as e: assert str(tmp_path) in str(e) and '\n' not in str(e) # nothing to read is one sentence
+    if not entry.has_route():
+        with pytest.raises(CXRError): entry.fetch(tmp_path)
