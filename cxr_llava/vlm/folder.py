@@ -148,8 +148,7 @@ def _is_done(out, files, want):
 def _alone(out):
     "Hold `out` meanwhile. Raises `CXRError` when another run has it"
     out = Path(out)
-    name = str(out).replace('{', '{{').replace('}', '}}')
-    sentence = f'Another run is writing into {name}: wait for it, or choose another --out.'
+    sentence = f'Another run is writing into {out}: wait for it, or choose another --out.'
     return only_one(out.parent, f'.{out.name}.lock', 0, sentence)
 
 # %% ../../nbs/vlm/07_folder.ipynb #0bcf5fd9
