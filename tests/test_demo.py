@@ -234,7 +234,7 @@ def test_all_three_files(panel):
     txt, js, page = raw(panel)
     page = page.decode()
     assert page.startswith('<!doctype html>') and page.count(NOTICE) == 2 and 'Left pleural effusion.' in page and 'src="data:image/jpeg' in page
-    assert '@media print' in page and 'position: fixed' in page # the notice is on every sheet
+    assert '@media print' in page and 'table-footer-group' in page # the notice is on every sheet of paper
     assert '<script' not in page and 'http' not in page # nothing runs, nothing is fetched
 
 def test_file_name_is_saved_only_when_asked(panel, tmp_path):

@@ -10,8 +10,8 @@ from cxr_llava.report import labels, phrases
 from cxr_llava.report.labels import label_reports, OBSERVATIONS
 from cxr_llava.score.clinical import compare_systems
 from cxr_llava.xray.phantom import sample_studies, write_report
-from cxr_llava.score.clinical import clinical_scores, interval, resample_weights
-from cxr_llava.report.text_metrics import combine_stats, pair_stats
+from cxr_llava.score.clinical import clinical_scores, resample_weights
+from cxr_llava.score.metrics import metric_scores, pair_rows
 from results import store
 
 def phantom_pairs(n, seed=0):
@@ -36,7 +36,7 @@ def pairs_job(preds, refs):
     ref_labels, pred_labels = label_reports(refs), label_reports(preds)
     weights = resample_weights(range(len(refs)))
     clinical = clinical_scores(ref_labels, pred_labels, weights=weights)
-    return clinical, {k: interval(v) for k,v in combine_stats(pair_stats(preds, refs), weights).items()}
+    return clinical, metric_scores(pair_rows(preds, refs), weights)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split('\n')[0])

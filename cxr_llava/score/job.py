@@ -16,7 +16,7 @@ from ..core.files import CXRError, say
 from ..core.run_folder import find_artifact, has_artifact, run_root
 from .systems import EvalConfig
 from ..sources.conversations import PromptConfig
-from ..data import DataConfig
+from ..sources.prepare import DataConfig
 from ..train.settings import check_finetune, FinetuneConfig, run_paths
 
 # %% ../../nbs/score/12_job.ipynb #f3a37186

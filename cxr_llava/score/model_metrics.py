@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np, pandas as pd
 from ..core.files import CXRError
 from ..report.labels import OBSERVATIONS
-from ..report.text_metrics import _check
+from ..report.text_metrics import checked_pairs
 
 # %% ../../nbs/score/07_model_metrics.ipynb #fdc889df
 MODEL_METRICS = {
@@ -63,7 +63,7 @@ def chexbert_labels(
 )->pd.DataFrame: # One row per text, columns `OBSERVATIONS`; 1 (present or uncertain) or 0
     "Labels by CheXbert. Raises `CXRError` when package or weights are missing"
     model = _chexbert()
-    rows = [model.get_label(' '.join(t.split())) for t in _check(texts, texts)[0]]
+    rows = [model.get_label(' '.join(t.split())) for t in checked_pairs(texts, texts)[0]]
     bad = next((r for r in rows if len(r)!=len(CHEXBERT_ORDER)), None)
     if bad is not None: raise CXRError(f'CheXbert gave {len(bad)} labels instead of {len(CHEXBERT_ORDER)}: this version of f1chexbert is not known here.')
     return pd.DataFrame(rows, columns=CHEXBERT_ORDER)[OBSERVATIONS].astype('Int8')
@@ -75,7 +75,7 @@ def chexbert(
 )->dict: # micro, macro and weighted F1 of 14 and of 5 observations, n
     "F1 between the labels that CheXbert reads in report and reference"
     from cxr_llava.score.clinical import clinical_scores
-    preds, refs = _check(preds, refs)
+    preds, refs = checked_pairs(preds, refs)
     f1 = clinical_scores(chexbert_labels(refs), chexbert_labels(preds)).f1
     return {f'chexbert_{kind}_f1_{g}': float(f1[f'{kind} {g}']) for g in ('14', '5') for kind in ('micro', 'macro', 'weighted')} | dict(n=len(preds))
 
@@ -115,7 +115,7 @@ def model_scores(
 )->dict: # Name -> array of shape (n,), one value per report; NaN where the model gave none
     "Scores of each pair by a model. Raises `CXRError` when package or weights are missing"
     if name not in _SCORERS: raise CXRError(f'There is no model metric {name!r} for single reports: choose from {", ".join(_SCORERS)}.')
-    preds, refs = _check(preds, refs)
+    preds, refs = checked_pairs(preds, refs)
     ask = [i for i,(p,r) in enumerate(zip(preds, refs)) if p.strip() and r.strip()]
     got = _SCORERS[name]()([preds[i] for i in ask], [refs[i] for i in ask]) if ask else {name: []}
     out = {k: np.zeros(len(preds)) for k in got}

@@ -11,90 +11,113 @@ from ..core.files import CXRError
 from ..report.sections import (
     find_headings, read_json_sections, read_written, Sections, write_sections)
 
-# %% ../../nbs/vlm/03_chat_format.ipynb #c2af7ae6
+# %% ../../nbs/vlm/03_chat_format.ipynb #a702ee9d
 TASKS = dict(
-    report=['Generate a chest X-ray report.', 'Write a radiology report for this chest X-ray.', 'Report this chest radiograph.',
+    report=[
+        'Generate a chest X-ray report.', 'Write a radiology report for this chest X-ray.', 'Report this chest radiograph.',
         'What are the findings and the impression of this chest X-ray?', 'Please provide the radiology report.'],
-    findings=['Describe the findings of this chest X-ray.', 'What does this chest X-ray show?', 'List the findings.'],
-    impression=['Give the impression of this chest X-ray.', 'Summarise this chest X-ray in one impression.', 'What is your impression?'])
+    findings=[
+        'Describe the findings of this chest X-ray.', 'What does this chest X-ray show?', 'List the findings.'],
+    impression=[
+        'Give the impression of this chest X-ray.', 'Summarise this chest X-ray in one impression.', 'What is your impression?'])
 
-# %% ../../nbs/vlm/03_chat_format.ipynb #8fab5b94
+# %% ../../nbs/vlm/03_chat_format.ipynb #73783e18
 _TOKEN = re.compile(r'<(\|?/?\s*[^<>\s]{1,40}\s*\|?)>|\[(/?INST)\]')
 _ROLE = re.compile(r'\b(USER|ASSISTANT|SYSTEM|HUMAN|GPT)(\s*):', re.I)
 
+def _defused(text):
+    "A text with the template tokens and role names of one reading replaced"
+    without_tokens = _TOKEN.sub(lambda match: f'({match[1] or match[2]})', text)
+    return _ROLE.sub(r'\1 -', without_tokens)
+
+# %% ../../nbs/vlm/03_chat_format.ipynb #a0df832d
 def neutralise(
     text:str, # Anything a person or a file supplies
     limit:int=1000, # Characters kept
 )->str: # One paragraph without template tokens or role names
-    "`text` with nothing left that could change the structure of a prompt"
-    s = unicodedata.normalize('NFKC', str(text or ''))
-    s = ''.join(c for c in s if c in '\n\t' or unicodedata.category(c)[0] != 'C')
-    while True:
-        t = _ROLE.sub(r'\1 -', _TOKEN.sub(lambda m: f'({m[1] or m[2]})', s))
-        if t == s: break
-        s = t
-    return ' '.join(s.split())[:limit].strip()
+    "Take everything out of `text` that could change the structure of a prompt"
+    text = unicodedata.normalize('NFKC', str(text or ''))
+    text = ''.join(letter for letter in text if letter in '\n\t' or unicodedata.category(letter)[0] != 'C')
+    while _defused(text) != text: text = _defused(text)
+    return ' '.join(text.split())[:limit].strip()
 
-# %% ../../nbs/vlm/03_chat_format.ipynb #dad2fe12
+# %% ../../nbs/vlm/03_chat_format.ipynb #87bced9d
 def make_prompt(
     indication:str=None, # Why the X-ray was taken, if known
     task:str='report', # Key of `TASKS`
     rng:random.Random=None, # Draws a paraphrase; without it the canonical wording is used
 )->str: # Question without the `<image>` token
-    "The question put to the model. Raises `CXRError` on an unknown task"
+    "Word the question to the model. Raises `CXRError` on an unknown task"
     if task not in TASKS: raise CXRError(f'`{task}` is not a task: choose one of {", ".join(TASKS)}.')
-    q = rng.choice(TASKS[task]) if rng else TASKS[task][0]
-    why = neutralise(indication, 300)
-    return f'Indication: {why}\n{q}' if why else q
+    question = rng.choice(TASKS[task]) if rng else TASKS[task][0]
+    reason = neutralise(indication, 300)
+    return f'Indication: {reason}\n{question}' if reason else question
 
-# %% ../../nbs/vlm/03_chat_format.ipynb #8d9d62f1
+# %% ../../nbs/vlm/03_chat_format.ipynb #342736f0
 def format_answer(
     findings:str=None, # Text of the section, without its heading
     impression:str=None, # The same
 )->str: # 'FINDINGS:\n...\n\nIMPRESSION:\n...'
-    "The answer the model learns to give; sections without text are left out"
-    return write_sections(*[t.strip() if t and t.strip() else None for t in (findings, impression)])
+    "Write the answer the model learns to give; sections without text are left out"
+    return write_sections(*[text.strip() if text and text.strip() else None for text in (findings, impression)])
+
+# %% ../../nbs/vlm/03_chat_format.ipynb #f24917be
+_RUNAWAY = re.compile(
+    r'</?s>|<\|[^|>]{1,30}\|>|\[/?INST\]|(?:^|(?<=[\n.!?] )|(?<=[.!?]))[ \t]*(?:USER|ASSISTANT|HUMAN|GPT|SYSTEM)[ \t]*:|'
+    r'^#{2,4}[ \t]*(?:Instruction|Human|User|Assistant|Question)\b', re.I | re.M)
+
+def _first_turn(text):
+    "What was written before an end token or an invented turn"
+    if not _RUNAWAY.search(text): return text
+    return next((part for part in _RUNAWAY.split(text) if part.strip()), '').strip()
+
+# %% ../../nbs/vlm/03_chat_format.ipynb #09491e68
+def _by_headings(text):
+    "Sections by their headings; text before the heading of the impression counts as findings"
+    heads, bodies = find_headings(text), {}
+    ends = [start for start,_,_ in heads[1:]] + [len(text)]
+    for (_,start,section),end in zip(heads, ends):
+        body = text[start:end].strip()
+        if body: bodies.setdefault(section, body)
+    lead = text[:heads[0][0]].strip() if heads else ''
+    if 'impression' in bodies and len(lead.split()) > 3: bodies.setdefault('findings', lead)
+    return Sections(findings=bodies.get('findings'), impression=bodies.get('impression'))
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #3785e2b4
-_RUNAWAY = re.compile(r'</?s>|<\|[^|>]{1,30}\|>|\[/?INST\]|(?:^|(?<=[\n.!?] )|(?<=[.!?]))[ \t]*(?:USER|ASSISTANT|HUMAN|GPT|SYSTEM)[ \t]*:|'
-                      r'^#{2,4}[ \t]*(?:Instruction|Human|User|Assistant|Question)\b', re.I | re.M)
-
 def parse_answer(
     text:str, # What a model wrote
 )->Sections: # `findings` and `impression`; `None` where absent or empty
-    "The sections of an answer"
-    text = text or ''
-    if _RUNAWAY.search(text): text = next((o for o in _RUNAWAY.split(text) if o.strip()), '').strip()
-    if own := read_written(text): return Sections(*[o if o and o.strip() else None for o in own])
-    if js := read_json_sections(text): return Sections(findings=js.findings or None, impression=js.impression or None)
-    text = text.replace('\r\n', '\n')
-    heads, got = find_headings(text), {}
-    for (_,start,key),end in zip(heads, [h[0] for h in heads[1:]] + [len(text)]):
-        if body := text[start:end].strip(): got.setdefault(key, body)
-    if 'impression' in got and len((lead := text[:heads[0][0]].strip()).split()) > 3: got.setdefault('findings', lead)
-    return Sections(findings=got.get('findings'), impression=got.get('impression'))
+    "Read the sections of an answer"
+    text = _first_turn(text or '')
+    own = read_written(text)
+    if own: return Sections(*[body if body and body.strip() else None for body in own])
+    found = read_json_sections(text)
+    if found: return Sections(findings=found.findings or None, impression=found.impression or None)
+    return _by_headings(text.replace('\r\n', '\n'))
 
-# %% ../../nbs/vlm/03_chat_format.ipynb #b8b8f6f8
+# %% ../../nbs/vlm/03_chat_format.ipynb #98a2b5f6
 IMAGE, EOS = '<image>', '</s>'
 
-def _turn(o):
+def _turn(turn):
     "Role and text of a turn in LLaVA's or in the common form"
-    role = o.get('from', o.get('role'))
+    role = turn.get('from', turn.get('role'))
     role = dict(human='user', gpt='assistant').get(role, role)
     if role not in ('user', 'assistant'): raise CXRError(f'A conversation has a turn by `{role}`: only human and gpt are known.')
-    return role, o.get('value', o.get('content'))
+    return role, turn.get('value', turn.get('content'))
 
+# %% ../../nbs/vlm/03_chat_format.ipynb #b8b8f6f8
 def render_chat(
     conversations:list, # Turns: `{'from', 'value'}` or `{'role', 'content'}` with text
     add_generation_prompt:bool=False, # End with `ASSISTANT:` for the model to go on
 )->tuple: # Text, and a list of (start, end) of each answer with its end token
-    "A conversation as LLaVA-1.5 writes it, with the places of the answers"
+    "Write a conversation as LLaVA-1.5 does, with the places of the answers"
     text, spans = '', []
     for role,value in map(_turn, conversations):
         if role == 'user':
             text += f'USER: {value}'
             continue
         text += ' ASSISTANT:'
-        start, text = len(text), f'{text} {value.strip()}{EOS}'
+        start = len(text)
+        text += f' {value.strip()}{EOS}'
         spans.append((start, len(text)))
     return text + (' ASSISTANT:' if add_generation_prompt else ''), spans

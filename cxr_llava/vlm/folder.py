@@ -141,7 +141,7 @@ def _is_done(out, files, want):
 def _alone(out):
     "Hold `out` meanwhile. Raises `CXRError` when another run has it"
     sentence = f'Another run is writing into {out}: wait for it, or choose another --out.'
-    return only_one(Path(out).parent, f'.{Path(out).name}.lock', 0, sentence.replace('{', '{{').replace('}', '}}'))
+    return only_one(Path(out).parent, f'.{Path(out).name}.lock', 0, sentence)
 
 # %% ../../nbs/vlm/07_folder.ipynb #0bcf5fd9
 def report_folder(
