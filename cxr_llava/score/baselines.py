@@ -6,7 +6,7 @@
 __all__ = ['BLIND', 'BATCH', 'PART', 'xray_features', 'nearest', 'neighbour_reports', 'Writer', 'text_model', 'encode_pair',
            'padded', 'train_blind', 'write_blind', 'blind_reports']
 
-# %% ../../nbs/score/05_baselines.ipynb #458caf5c
+# %% ../../nbs/score/05_baselines.ipynb #8fa2a5b7
 import random
 from dataclasses import dataclass
 import numpy as np
@@ -15,7 +15,7 @@ from ..vlm.bases import base_name, fetch, load_base, quiet
 from ..vlm.chat_format import render_chat
 from ..vlm.family import family_of
 
-# %% ../../nbs/score/05_baselines.ipynb #e716926b
+# %% ../../nbs/score/05_baselines.ipynb #96da102b
 def xray_features(
     model, # A `CXRModel`, with or without an adapter
     paths:list, # X-rays
@@ -30,7 +30,7 @@ def xray_features(
         features.append(family.features(bare, pixels).cpu().numpy())
     return np.concatenate(features)
 
-# %% ../../nbs/score/05_baselines.ipynb #2b53d48a
+# %% ../../nbs/score/05_baselines.ipynb #ef3fa4ad
 def nearest(
     features:np.ndarray, # Of some X-rays, shape (n, d)
     train:np.ndarray, # Of the training X-rays, shape (m, d)
@@ -43,7 +43,7 @@ def nearest(
     ours, theirs = directions(features), directions(train)
     return np.concatenate([(ours[i:i + 512] @ theirs.T).argmax(1) for i in range(0, len(ours), 512)])
 
-# %% ../../nbs/score/05_baselines.ipynb #733c15a1
+# %% ../../nbs/score/05_baselines.ipynb #85224816
 def neighbour_reports(
     model, # A `CXRModel`
     items:list, # Studies to report, from `read_items`
@@ -55,7 +55,7 @@ def neighbour_reports(
     texts = [train[i]['reference'] for i in nearest(ours, theirs)]
     return texts, dict(neighbours=1, features='mean patch of the vision tower, centred, cosine')
 
-# %% ../../nbs/score/05_baselines.ipynb #1efdf637
+# %% ../../nbs/score/05_baselines.ipynb #e20c592a
 BLIND = 'Qwen/Qwen2.5-1.5B-Instruct'
 _REVISION = '989aa7980e4cf806f80c7fef2b1adb7bc71aa306'
 
@@ -68,7 +68,7 @@ class Writer:
     lr:float # Highest learning rate
     name:str
 
-# %% ../../nbs/score/05_baselines.ipynb #1277f953
+# %% ../../nbs/score/05_baselines.ipynb #d6523fb4
 def _fetched_writer():
     "The text model from the hub. Raises `CXRError` when it cannot be had"
     import torch
@@ -84,6 +84,7 @@ def _fetched_writer():
     tok = AutoTokenizer.from_pretrained(folder, **options)
     return Writer(model.requires_grad_(False).to(device), tok, ['q_proj', 'v_proj'], 2e-4, BLIND)
 
+# %% ../../nbs/score/05_baselines.ipynb #dc376d98
 def text_model(
     base:str='', # Base of the run; the tiny LLaVA brings its own Llama, everything else takes `BLIND`
 )->Writer:
@@ -92,7 +93,7 @@ def text_model(
     model, processor = load_base('tiny')
     return Writer(model, processor.tokenizer, family_of(model).lora_targets, 6e-3, 'the Llama of the tiny LLaVA')
 
-# %% ../../nbs/score/05_baselines.ipynb #551a9f02
+# %% ../../nbs/score/05_baselines.ipynb #57575589
 def encode_pair(
     tok, # Tokenizer
     question:str, # Without `<image>`
@@ -105,7 +106,7 @@ def encode_pair(
     report = tok(' ' + answer, add_special_tokens=False)['input_ids']
     return ids + report + [tok.eos_token_id], len(ids)
 
-# %% ../../nbs/score/05_baselines.ipynb #0873bc26
+# %% ../../nbs/score/05_baselines.ipynb #0f605b0b
 def padded(
     rows:list, # Lists of ids
     pad:int, # Id to fill with
@@ -119,7 +120,7 @@ def padded(
         return filling + row if left else row + filling
     return torch.tensor([fill(list(row), pad) for row in rows]), torch.tensor([fill([1]*len(row), 0) for row in rows])
 
-# %% ../../nbs/score/05_baselines.ipynb #25b4151d
+# %% ../../nbs/score/05_baselines.ipynb #62fd94a3
 BATCH = 16 # Reports per optimiser step
 PART = dict(cpu=16, cuda=4) # Reports per pass
 
@@ -133,7 +134,7 @@ def _learn(writer, batch, scaler, device):
         loss = writer.model(input_ids=ids, attention_mask=mask, labels=labels).loss
     scaler.scale(loss*(PART[device.type]/BATCH)).backward()
 
-# %% ../../nbs/score/05_baselines.ipynb #1585520e
+# %% ../../nbs/score/05_baselines.ipynb #ca9a4889
 def _with_adapter(writer, seed):
     "Put a LoRA adapter on a writer; its weights, in single precision"
     import torch
@@ -144,6 +145,7 @@ def _with_adapter(writer, seed):
     for weight in weights: weight.data = weight.data.float()
     return weights
 
+# %% ../../nbs/score/05_baselines.ipynb #2cc8fc0f
 def train_blind(
     writer:Writer, # From `text_model`; gets an adapter
     train:list, # Training studies, from `read_items`
@@ -167,7 +169,7 @@ def train_blind(
         optimiser.zero_grad()
     writer.model.eval()
 
-# %% ../../nbs/score/05_baselines.ipynb #dfa110fa
+# %% ../../nbs/score/05_baselines.ipynb #ab53fef5
 def write_blind(
     writer:Writer, # After `train_blind`
     questions:list, # One per study
@@ -189,13 +191,14 @@ def write_blind(
         for question,answer in zip(part, answers.tolist()): written[question] = _until_end(writer.tok, answer)
     return written
 
+# %% ../../nbs/score/05_baselines.ipynb #d2814f75
 def _until_end(tok, ids):
     "The text before the end, and whether there is an end"
     stopped = tok.eos_token_id in ids
     if stopped: ids = ids[:ids.index(tok.eos_token_id)]
     return tok.decode(ids, skip_special_tokens=True).strip(), stopped
 
-# %% ../../nbs/score/05_baselines.ipynb #7e55cb7a
+# %% ../../nbs/score/05_baselines.ipynb #a399aee1
 def blind_reports(
     items:list, # Studies to report, from `read_items`
     train:list, # Training studies, from `read_items`

@@ -14,12 +14,14 @@ from ..report.sections import (
 # %% ../../nbs/vlm/03_chat_format.ipynb #a702ee9d
 TASKS = dict(
     report=[
-        'Generate a chest X-ray report.', 'Write a radiology report for this chest X-ray.', 'Report this chest radiograph.',
-        'What are the findings and the impression of this chest X-ray?', 'Please provide the radiology report.'],
+        'Generate a chest X-ray report.', 'Write a radiology report for this chest X-ray.',
+        'Report this chest radiograph.', 'What are the findings and the impression of this chest X-ray?',
+        'Please provide the radiology report.'],
     findings=[
         'Describe the findings of this chest X-ray.', 'What does this chest X-ray show?', 'List the findings.'],
     impression=[
-        'Give the impression of this chest X-ray.', 'Summarise this chest X-ray in one impression.', 'What is your impression?'])
+        'Give the impression of this chest X-ray.', 'Summarise this chest X-ray in one impression.',
+        'What is your impression?'])
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #73783e18
 _TOKEN = re.compile(r'<(\|?/?\s*[^<>\s]{1,40}\s*\|?)>|\[(/?INST)\]')
@@ -63,7 +65,8 @@ def format_answer(
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #f24917be
 _RUNAWAY = re.compile(
-    r'</?s>|<\|[^|>]{1,30}\|>|\[/?INST\]|(?:^|(?<=[\n.!?] )|(?<=[.!?]))[ \t]*(?:USER|ASSISTANT|HUMAN|GPT|SYSTEM)[ \t]*:|'
+    r'</?s>|<\|[^|>]{1,30}\|>|\[/?INST\]|'
+    r'(?:^|(?<=[\n.!?] )|(?<=[.!?]))[ \t]*(?:USER|ASSISTANT|HUMAN|GPT|SYSTEM)[ \t]*:|'
     r'^#{2,4}[ \t]*(?:Instruction|Human|User|Assistant|Question)\b', re.I | re.M)
 
 def _first_turn(text):
@@ -102,7 +105,8 @@ def _turn(turn):
     "Role and text of a turn in LLaVA's or in the common form"
     role = turn.get('from', turn.get('role'))
     role = dict(human='user', gpt='assistant').get(role, role)
-    if role not in ('user', 'assistant'): raise CXRError(f'A conversation has a turn by `{role}`: only human and gpt are known.')
+    if role not in ('user', 'assistant'):
+        raise CXRError(f'A conversation has a turn by `{role}`: only human and gpt are known.')
     return role, turn.get('value', turn.get('content'))
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #b8b8f6f8
