@@ -14,7 +14,7 @@ import contextlib, os, re, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.files import CXRError, hash_json, read_json, sha256
-from ..core.run_folder import _inside, _mounts
+from ..core.run_folder import find_inside, mounts
 from .family import FAMILIES, family_names, family_of
 
 # %% ../../nbs/vlm/02_bases.ipynb #75331f25
@@ -98,8 +98,8 @@ def attached_base(
     name:str, # Key of `BASES`
 )->Path: # Folder, or `None`
     "Find an attached copy of a base model, in either of Kaggle's mount layouts"
-    for mount in _mounts():
-        for file in _inside(mount, 'config.json', 3):
+    for mount in mounts():
+        for file in find_inside(mount, 'config.json', 3):
             if _layers_of_llava(file) == BASES[name]['layers']: return file.parent
 
 def _layers_of_llava(file):
