@@ -5,7 +5,7 @@ from pathlib import Path
 from cxr_llava.xray.drawing import phantom_xray
 from cxr_llava.core.files import write_json
 
-SETTINGS = ['--base', 'tiny', '--device', 'cpu', '--epochs', '4', '--batch', '2', '--effective_batch', '4', '--eval_rows', '0', '--evals', '1', '--look_rows', '0']
+SETTINGS = ['--base', 'tiny', '--device', 'cpu', '--epochs', '4', '--batch', '2', '--effective_batch', '4', '--evals', '0']
 
 def conversations(d, n=16):
     "`n` phantoms with short reports of different lengths"

@@ -2,9 +2,9 @@
 import json, os, shutil
 import pytest
 from cxr_llava.train.clock import (
-    adopt, attached_checkpoints, checkpoint_info, disk_full, DONE, finish_checkpoint, newest_checkpoint,
+    adopt, attached_checkpoints, checkpoint_info, DONE, finish_checkpoint, newest_checkpoint,
     prune)
-from cxr_llava.core.files import CXRError
+from cxr_llava.core.files import CXRError, is_disk_full
 
 def make(folder, step, key='k', **files):
     "A checkpoint with two files"
@@ -93,8 +93,8 @@ def test_a_checkpoint_written_again_replaces_the_old_one(tmp_path):
     (RuntimeError('[enforce fail at inline_container.cc:664] . PytorchStreamWriter failed writing file data/0'), True),
     (RuntimeError('I/O error: No space left on device (os error 28)'), True), (OSError(13, 'Permission denied'), False), (RuntimeError('CUDA out of memory'), False)])
 def test_a_full_disk_is_recognised_by_number_and_word(e, full):
-    assert disk_full(e) is full
+    assert is_disk_full(e) is full
     try:
         try: raise e
         except Exception as inner: raise ValueError('while saving') from inner
-    except ValueError as outer: assert disk_full(outer) is full
+    except ValueError as outer: assert is_disk_full(outer) is full

@@ -116,8 +116,8 @@ def test_dark_mode(browser, server):
     rgb = page.evaluate('getComputedStyle(document.body).backgroundColor')
     assert sum(map(int, re.findall(r'\d+', rgb)[:3])) < 150, rgb
     page.close()
-    page, *_ = opened(browser, f'{server}/film.html', 1280, dark=True)
-    assert set(page.locator('.cxr-film img').evaluate_all('o => o.map(e => getComputedStyle(e).backgroundColor)')) == {'rgba(0, 0, 0, 0)'} # no bars beside an X-ray that is not square
+    page, *_ = opened(browser, f'{server}/panel.parts.html', 1280, dark=True)
+    assert set(page.locator('.cxr-viewer img').evaluate_all('o => o.map(e => getComputedStyle(e).backgroundColor)')) == {'rgba(0, 0, 0, 0)'} # no bars beside an X-ray that is not square
     page.close()
 
 def test_notice_fits_a_phone(browser, server):
@@ -125,7 +125,7 @@ def test_notice_fits_a_phone(browser, server):
     assert page.locator('.announcement').evaluate('e => e.scrollWidth - e.clientWidth') <= 0
     page.close()
 
-@pytest.mark.parametrize('name', ['index', 'eval', 'settings', 'glossary', 'results'])
+@pytest.mark.parametrize('name', ['index', 'eval', 'train.settings', 'glossary', 'results'])
 def test_nothing_serious_for_a_keyboard_or_screen_reader(browser, server, name):
     pytest.importorskip('axe_playwright_python')
     from axe import axe

@@ -2,7 +2,7 @@
 import json, shutil
 from types import SimpleNamespace
 import pytest, torch
-import cxr_llava.finetune as ft
+import cxr_llava.train.batch as batch, cxr_llava.train.run
 from cxr_llava.finetune import finetune
 from cxr_llava.train.settings import FinetuneConfig
 from cxr_llava.core.files import CXRError, read_json
@@ -12,7 +12,7 @@ from made_up import conversations, losses, rows
 def data(tmp_path_factory): return conversations(tmp_path_factory.mktemp('conversations'))
 
 def settings(data, out, **kw):
-    return FinetuneConfig(**dict(dict(base='tiny', device='cpu', epochs=2., batch=2, effective_batch=4, dropout=.1, eval_rows=0, evals=1, look_rows=0, save_minutes=.001,
+    return FinetuneConfig(**dict(dict(base='tiny', device='cpu', epochs=2., batch=2, effective_batch=4, dropout=.1, evals=0, save_minutes=.001,
         data=str(data), out=str(out/'adapter')), **kw))
 
 @pytest.fixture(scope='module')
@@ -50,12 +50,12 @@ def test_out_of_memory_goes_on_lighter(data, reference, tmp_path, monkeypatch, c
     "In the fifth step a pass of two is too much: same step, same losses but for dropout"
     plain, seen = settings(data, tmp_path/'a', dropout=0.), []
     finetune(plain)
-    collate = ft.Collator.__call__
+    collate = batch.Collator.__call__
     def short(self, rows):
         seen.append(len(rows))
         if len(rows) > 1 and len(seen) > 14: raise torch.cuda.OutOfMemoryError('CUDA out of memory (made up)')
         return collate(self, rows)
-    monkeypatch.setattr(ft.Collator, '__call__', short)
+    monkeypatch.setattr(batch.Collator, '__call__', short)
     finetune(plain.replaced(out=str(tmp_path/'b/adapter'), save_minutes=20.))
     said = capsys.readouterr().out
     assert 'memory ran out after step' in said and 'micro-batch 2 -> 1' in said and 'resume: from' in said
@@ -67,19 +67,19 @@ def test_out_of_memory_goes_on_lighter(data, reference, tmp_path, monkeypatch, c
 
 def test_no_memory_at_all_is_one_sentence(data, tmp_path, monkeypatch):
     def none(self, rows): raise torch.cuda.OutOfMemoryError('CUDA out of memory (made up)')
-    monkeypatch.setattr(ft, 'can_trim', lambda *a: False)
-    monkeypatch.setattr(ft.Collator, '__call__', none)
+    monkeypatch.setattr(cxr_llava.train.run, 'can_trim', lambda *a: False)
+    monkeypatch.setattr(batch.Collator, '__call__', none)
     with pytest.raises(CXRError, match='too little memory'): finetune(settings(data, tmp_path))
 
 def test_looks_and_the_best_adapter(data, tmp_path, capsys):
     "Evaluation loss and texts are looked at as often as asked; best and last adapter are kept; plan and measurement end the log"
     val = tmp_path/'val.json'
     val.write_text(json.dumps([dict(o, image=str(data.parent/o['image'])) for o in json.loads(data.read_text())[:5]]))
-    finetune(settings(data, tmp_path, val=str(val), eval_rows=5, evals=2, look_rows=2, dropout=0.))
+    finetune(settings(data, tmp_path, val=str(val), evals=2, dropout=0.))
     log = rows(tmp_path)
     evals = {r['step']: r['eval_loss'] for r in log if 'eval_loss' in r}
     assert sorted(evals) == [4, 8] and [r['step'] for r in log if 'look' in r] == [4, 8]
-    assert all(0 <= r['look'][k] <= r['look']['texts'] == 2 for r in log if 'look' in r for k in ('stopped', 'sections', 'different'))
+    assert all(0 <= r['look'][k] <= r['look']['texts'] == 4 for r in log if 'look' in r for k in ('stopped', 'sections', 'different'))
     best = read_json(tmp_path/'adapter_best/cxr_llava.json')
     assert best['eval_loss'] == round(min(evals.values()), 4) and evals[best['steps']] == min(evals.values())
     s = read_json(tmp_path/'finetune.json')
@@ -102,7 +102,7 @@ def test_the_session_clock_stops_in_time(data, reference, tmp_path, monkeypatch)
 def small_llava(tmp_path_factory):
     "A random LLaVA of LLaVA-1.5's shape in small, with the tiny one's processor"
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.vlm.bases import load_processor, tiny_dir
     d, p = tmp_path_factory.mktemp('small'), load_processor(tiny_dir())
     c = LlavaConfig(vision_config=CLIPVisionConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=128, patch_size=16, projection_dim=64),
         text_config=LlamaConfig(hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, vocab_size=1022, max_position_embeddings=1024),
@@ -116,7 +116,7 @@ def kinds(m, part): return {type(o).__name__ for n,o in m.named_modules() if par
 
 def test_nf4_trains_on_a_cpu_with_the_right_parts_in_4_bits(data, small_llava, tmp_path):
     "QLoRA: vision tower, projector and head stay whole, the loss falls, the adapter is in 32 bits and loads on the 16-bit base"
-    from cxr_llava.vlm.family import load_base
+    from cxr_llava.vlm.bases import load_base
     from cxr_llava.vlm.load import load_model
     m, _ = load_base(str(small_llava), 'nf4', 'cpu')
     assert kinds(m, 'language_model') == {'Linear4bit'}
@@ -158,20 +158,20 @@ def test_changed_xrays_under_the_same_ids_are_learned_from_anew(tmp_path, capsys
 
 def test_the_fingerprint_of_an_adapter_is_that_of_the_studies_it_saw(tmp_path):
     "Unreadable X-rays are left out of it"
-    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.vlm.bases import load_processor, tiny_dir
     from cxr_llava.core.files import Rejects
     data = conversations(tmp_path, 8)
     (tmp_path/'0.png').write_text('no picture'), (tmp_path/'1.png').unlink()
     cfg = settings(data, tmp_path, epochs=1.)
     finetune(cfg)
-    rows = ft.read_rows(cfg, data, load_processor(tiny_dir()), Rejects())
-    assert read_json(tmp_path/'adapter/cxr_llava.json')['data_hash'] == ft.data_hash([r for r in rows if r['id'] not in ('s0', 's1')]) != ft.data_hash(rows)
+    rows = batch.read_rows(cfg, data, load_processor(tiny_dir()), Rejects())
+    assert read_json(tmp_path/'adapter/cxr_llava.json')['data_hash'] == batch.data_hash([r for r in rows if r['id'] not in ('s0', 's1')]) != batch.data_hash(rows)
 
 def test_a_split_without_validation_studies(tmp_path, capsys):
     "It is trained all the same; an empty file that was asked for is a mistake"
     data, val = conversations(tmp_path, 8), tmp_path/'val.json'
     val.write_text('[]')
-    cfg = settings(data, tmp_path, epochs=1., eval_rows=4)
+    cfg = settings(data, tmp_path, epochs=1., evals=1)
     finetune(cfg)
     assert 'no validation loss' in capsys.readouterr().out and read_json(tmp_path/'finetune.json')['finished']
     with pytest.raises(CXRError, match='val.json has no usable conversation'): finetune(cfg.replaced(val=str(val)))
@@ -197,7 +197,7 @@ def test_the_best_adapter_of_another_run_does_not_stay(data, tmp_path):
     "A new training without a validation loss has no best adapter"
     val = tmp_path/'val.json'
     val.write_text(json.dumps([dict(o, image=str(data.parent/o['image'])) for o in json.loads(data.read_text())[:5]]))
-    looks = settings(data, tmp_path, epochs=1., val=str(val), eval_rows=5)
+    looks = settings(data, tmp_path, epochs=1., val=str(val), evals=1)
     finetune(looks)
     best = tmp_path/'adapter_best/cxr_llava.json'
     before = best.read_bytes()

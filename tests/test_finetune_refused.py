@@ -2,7 +2,6 @@
 import json, os
 from types import SimpleNamespace
 import pytest, torch
-import cxr_llava.finetune as ft
 from cxr_llava.finetune import finetune, main
 from cxr_llava.train.settings import check_finetune, FinetuneConfig
 from cxr_llava.train.settings import main as plan
@@ -21,10 +20,9 @@ def refused(capsys, command, *args):
     return said[0]
 
 SENSELESS = [('epochs', 0, 'above 0'), ('epochs', -1, 'above 0'), ('epochs', 'nan', 'above 0'), ('epochs', 'inf', 'above 0'), ('lr', 0, 'above 0'), ('lr', 'nan', 'above 0'),
-    ('r', 0, 'at least 1'), ('alpha', 0, 'at least 1'), ('dropout', 2, 'in [0, 1)'), ('dropout', -1, 'in [0, 1)'), ('warmup', 5, 'in [0, 1)'), ('schedule', 'foo', 'linear'),
-    ('precision', 'int8', 'nf4'), ('seed', -1, 'in [0, 4294967296)'), ('seed', 2**32, 'in [0, 4294967296)'), ('limit', -3, 'at least 0'), ('max_len', 0, 'at least 1'), ('keep', 0, 'at least 1'), ('max_hours', 'nan', 'at least 0'),
-    ('max_hours', -1, 'at least 0'), ('save_minutes', -1, 'at least 0'), ('processes', -1, 'at least 0'), ('nnodes', 0, 'at least 1'), ('node_rank', -1, 'at least 0'),
-    ('batch', -1, 'at least 0'), ('effective_batch', 0, 'at least 1'), ('evals', -1, 'at least 0')]
+    ('lora_r', 0, 'at least 1'), ('alpha', 0, 'at least 1'), ('dropout', 2, 'in [0, 1)'), ('dropout', -1, 'in [0, 1)'), ('warmup', 5, 'in [0, 1)'), ('schedule', 'foo', 'linear'),
+    ('precision', 'int8', 'nf4'), ('seed', -1, 'in [0, 4294967296)'), ('seed', 2**32, 'in [0, 4294967296)'), ('limit', -3, 'at least 0'), ('max_len', 0, 'at least 1'), ('max_hours', 'nan', 'at least 0'),
+    ('max_hours', -1, 'at least 0'), ('save_minutes', -1, 'at least 0'), ('processes', -1, 'at least 0'), ('batch', -1, 'at least 0'), ('effective_batch', 0, 'at least 1'), ('evals', -1, 'at least 0')]
 
 @pytest.mark.parametrize('name,value,words', SENSELESS)
 def test_senseless_settings(name, value, words):
@@ -42,7 +40,7 @@ def test_devices_that_are_none(capsys, data, tmp_path, device, words):
     assert words in refused(capsys, main, *SETTINGS, '--device', device, '--data', data, '--out', tmp_path/'run/adapter')
 
 def test_a_gpu_that_is_not_there(monkeypatch):
-    from cxr_llava.vlm.family import check_device
+    from cxr_llava.vlm.bases import check_device
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     check_device('cuda:1')
@@ -52,11 +50,6 @@ def test_more_processes_than_gpus(data, tmp_path, monkeypatch):
     from cxr_llava.train.plan import GPUS
     monkeypatch.setattr('cxr_llava.train.settings.local_gpus', lambda device: (GPUS['T4'], 2))
     with pytest.raises(CXRError, match='more than the 2 GPUs'): finetune(FinetuneConfig(base='tiny', data=str(data), processes=4, run=str(tmp_path)))
-
-@pytest.mark.parametrize('more', [['--node_rank', '0'], ['--node_rank', '2', '--master', 'a:1'], ['--node_rank', '0', '--master', 'a:port']])
-def test_computers_that_cannot_find_each_other(capsys, data, tmp_path, more):
-    "Refused at once: they would wait for each other for many minutes"
-    assert '--master HOST:PORT' in refused(capsys, main, *SETTINGS, '--data', data, '--out', tmp_path/'run/adapter', '--nnodes', 2, *more)
 
 BAD = dict(nothing='[]', numbers='[1, 2]', table='{}', half='[{"id": 1},\n {"id": \n]', none='[{"image": "a.png", "conversations": null}]', words='[{"image": "a.png", "conversations": "hello"}]')
 
@@ -84,10 +77,24 @@ def test_wrong_types_in_the_course_projects_settings(capsys, tmp_path, text):
     (tmp_path/'c.yaml').write_text(text)
     assert 'whole number' in refused(capsys, main, '--config', tmp_path/'c.yaml')
 
+@pytest.mark.parametrize('text', ['r: 8', 'lora_r: 8', 'lora: {r: 8}'])
+def test_the_rank_under_its_old_name(capsys, tmp_path, monkeypatch, text):
+    "In a file, in Python and on the command line; what is written has the new name"
+    (tmp_path/'c.yaml').write_text(text)
+    seen = []
+    def stop(cfg):
+        seen.append(cfg)
+        raise CXRError('seen')
+    monkeypatch.setattr('cxr_llava.finetune.check_finetune', stop)
+    for args in (['--config', tmp_path/'c.yaml'], ['--r', 8], ['--lora_r', 8]): refused(capsys, main, *args)
+    for cfg in (*seen, FinetuneConfig(r=8), FinetuneConfig(r=8).replaced(lr=1)):
+        assert cfg.lora_r == 8 and cfg.to_dict()['lora_r'] == 8 and 'r' not in cfg.to_dict() and 'lora_r' in cfg._given
+    assert len(seen) == 3
+
 def test_empty_course_settings_mean_the_defaults(tmp_path):
     (tmp_path/'c.yaml').write_text('lora: {r: null}\ndata: {max_length: null}\ntraining: {gradient_accumulation_steps: 4, per_device_train_batch_size: null}')
     cfg = FinetuneConfig.load(tmp_path/'c.yaml')
-    assert (cfg.r, cfg.max_len, cfg.effective_batch) == (16, 1024, 4)
+    assert (cfg.lora_r, cfg.max_len, cfg.effective_batch) == (16, 1024, 4)
 
 def test_a_second_gpu_is_left_alone_by_one_process(monkeypatch, tmp_path):
     "The Trainer would wrap the model in `nn.DataParallel` and double the batch"

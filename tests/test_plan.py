@@ -3,8 +3,7 @@ import json, subprocess, sys
 import pytest
 from cxr_llava.train.plan import (
     activation_bytes, base_shape, cache_bytes, GPUS, guessed_load, Load, logit_bytes, lora_weights,
-    make_plan, memory, model_shape, parse_gpu, plan_lines, sizing, step_flops, study_seconds,
-    weight_bytes, weight_counts)
+    make_plan, memory, model_shape, parse_gpu, plan_lines, step_flops, study_seconds, weight_bytes)
 from cxr_llava.train.settings import FinetuneConfig, recomputed, run_plan, settled, show_plan
 from cxr_llava.core.files import CXRError
 
@@ -15,7 +14,7 @@ T4 = GPUS['T4']
 def near(a, b, share=.02): assert abs(a - b) <= share*abs(b), (a, b)
 
 def test_weights_as_counted():
-    n = weight_counts(S7)
+    n = S7.weights
     for k,v in dict(linear=6476.0, embedding=131.3, head=131.3, vision=303.5, projector=21.0).items(): near(n[k]/1e6, v, .001)
     near(sum(n.values())/1e6, 7063.4, .0001)
     near(weight_bytes(S7, 'fp16')/GIB, 13.16, .001), near(weight_bytes(S7, 'nf4')/GIB, 4.21, .002)
@@ -28,13 +27,13 @@ def test_the_count_is_that_of_the_model_built(base, config):
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.vlm.family import LORA_TARGETS
+    from cxr_llava.vlm.family import Family
     c = LlavaConfig(text_config=dict(model_type='llama', **config))
     s = model_shape(c.to_dict())
     if base != 'grouped': assert s == base_shape(base)
     with torch.device('meta'): m = LlavaForConditionalGeneration(c)
-    assert sum(p.numel() for p in m.parameters()) == sum(weight_counts(s).values())
-    pm = get_peft_model(m, LoraConfig(r=16, target_modules=LORA_TARGETS))
+    assert sum(p.numel() for p in m.parameters()) == sum(s.weights.values())
+    pm = get_peft_model(m, LoraConfig(r=16, target_modules=Family.lora_targets))
     assert sum(p.numel() for p in pm.parameters() if p.requires_grad) == lora_weights(s)
 
 def test_arithmetic_as_counted():
@@ -120,7 +119,7 @@ def test_length_guessed_from_text():
 
 def test_the_guess_is_near_the_tokenizer():
     from cxr_llava.train.batch import encode_records
-    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.vlm.bases import load_processor, tiny_dir
     from cxr_llava.train.plan import encoded_load
     recs = [dict(id='1', image='a.png', conversations=[{'from': 'human', 'value': '<image>\nGenerate a chest X-ray report.'},
         {'from': 'gpt', 'value': 'FINDINGS:\nThere is a left pleural effusion. The heart is normal.\n\nIMPRESSION:\nLeft pleural effusion.'}])]
@@ -142,8 +141,12 @@ def test_settings_as_planned():
     assert again.to_dict() == done.to_dict()
 
 def test_table_for_large_data():
-    t = sizing().set_index('GPUs')
-    assert 100 < t.best['T4 x2'] < 115 and t.hours['A100-80GB x8'] < 8 and (t.GiB > 5).all()
+    def plan(gpu):
+        dev, n = parse_gpu(gpu)
+        return make_plan('llava-1.5-7b', S7, dev, n, Load(377_110), effective=max(4, n))
+    plans = {g: plan(g) for g in ('T4 x2', 'L4 x4', 'A100-40GB x1', 'A100-80GB x8', 'A100-80GB x32', 'H100 x8')}
+    best = plans['T4 x2'].floor*377_110*2/3600
+    assert 100 < best < 115 and plans['A100-80GB x8'].hours < 8 and all(p.memory['total'] > 5 for p in plans.values())
 
 def test_command_without_gpu_or_data(tmp_path):
     r = subprocess.run([sys.executable, '-c', 'from cxr_llava.train.settings import main; main()', '--gpu', 'T4 x2', '--rows', '20000'], cwd=tmp_path, capture_output=True, text=True)

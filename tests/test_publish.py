@@ -5,7 +5,7 @@ import pytest, torch
 from safetensors.torch import load_file, save_file
 import cxr_llava.train.publish as pub
 from cxr_llava.vlm.adapters import attach_adapter, random_adapter
-from cxr_llava.vlm.family import load_base
+from cxr_llava.vlm.bases import load_base
 from cxr_llava.vlm.load import load_model
 from cxr_llava.xray.drawing import phantom_xray
 from cxr_llava.train.publish import (
@@ -44,12 +44,13 @@ def test_unknown_data_need_a_word(adapter, tmp_path):
 
 def test_open_data_are_uploaded_privately_and_the_token_is_not_told(adapter, tmp_path, monkeypatch, capsys):
     calls = []
+    monkeypatch.setenv('HF_TOKEN', 'hf_secretsecret')
     class Api:
         def __init__(self, token=None): calls.append(('token', token))
         def create_repo(self, repo, **kw): calls.append(('create', repo, kw['private']))
         def upload_folder(self, repo_id, folder_path, **kw): calls.append(('upload', repo_id, sorted(p.name for p in Path(folder_path).iterdir())))
     monkeypatch.setattr('huggingface_hub.HfApi', Api)
-    main(['--adapter', str(with_sources(adapter, tmp_path/'a', 'openi')), '--repo', 'me/x', '--hf_token', 'hf_secretsecret'])
+    main(['--adapter', str(with_sources(adapter, tmp_path/'a', 'openi')), '--repo', 'me/x'])
     assert calls[0] == ('token', 'hf_secretsecret') and calls[1] == ('create', 'me/x', True) and 'adapter_model.safetensors' in calls[2][2]
     assert 'secret' not in capsys.readouterr().out
 
@@ -67,11 +68,13 @@ def test_nothing_needed_is_replaced(adapter, tmp_path):
     "Neither the adapter, nor the base or the merged model being read, nor a folder of something else"
     shutil.copytree(adapter, tmp_path/'a')
     merge(adapter, tmp_path/'base')
+    shutil.copytree(adapter, tmp_path/'on_base')
+    write_json(tmp_path/'on_base/cxr_llava.json', read_json(tmp_path/'on_base/cxr_llava.json') | dict(base=str(tmp_path/'base')))
     (tmp_path/'work').mkdir()
     (tmp_path/'work/thesis.docx').write_text('mine')
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
-    for kw in (dict(merge='a'), dict(nf4='a'), dict(merge='work'), dict(nf4='work'), dict(merge='work/thesis.docx'), dict(merge='new', nf4='new'), dict(base='base', merge='base'), dict(base='base', nf4='base')):
-        with pytest.raises(CXRError, match='name a new folder'): publish(PublishConfig(adapter=str(tmp_path/'a'), **{k: str(tmp_path/v) for k,v in kw.items()}))
+    for kw in (dict(merge='a'), dict(nf4='a'), dict(merge='work'), dict(nf4='work'), dict(merge='work/thesis.docx'), dict(merge='new', nf4='new'), dict(adapter='on_base', merge='base'), dict(adapter='on_base', nf4='base')):
+        with pytest.raises(CXRError, match='name a new folder'): publish(PublishConfig(**{k: str(tmp_path/v) for k,v in (dict(adapter='a') | kw).items()}))
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')} == before
     assert publish(PublishConfig(adapter=str(tmp_path/'a'), merge=str(tmp_path/'base'))) == tmp_path/'base' # made of the tiny one, so an older one of its kind
 
@@ -96,7 +99,7 @@ def test_no_traces(tmp_path):
     assert data_sources(tmp_path/'train.json')['sources'] == ['unknown']
 
 CARD = dict(base='llava-1.5-7b', base_hash='0'*12, conversations=8, data_hash='1'*12, steps=4, total_steps=4, world_size=2, loss=1.2, eval_loss=1.1,
-    sources=['openi'], split='2'*12, precision='nf4', settings=dict(r=16, alpha=32, effective_batch=4, lr=1e-4, seed=0), versions=dict(torch='2.13.0'))
+    sources=['openi'], split='2'*12, precision='nf4', settings=dict(lora_r=16, alpha=32, effective_batch=4, lr=1e-4, seed=0), versions=dict(torch='2.13.0'))
 
 def test_the_card_names_data_split_numbers_limits_and_duties():
     import yaml
@@ -178,7 +181,7 @@ training: {per_device_train_batch_size: 1, gradient_accumulation_steps: 4, learn
 def test_course_settings(tmp_path, capsys):
     (tmp_path/'c.yaml').write_text(COURSE)
     cfg = FinetuneConfig.load(tmp_path/'c.yaml', data='mine.json')
-    assert (cfg.base, cfg.r, cfg.alpha, cfg.lr, cfg.effective_batch, cfg.schedule, cfg.data, cfg.run) == ('llava-hf/llava-1.5-7b-hf', 32, 64, 2e-4, 4, 'cosine', 'mine.json', 'out')
+    assert (cfg.base, cfg.lora_r, cfg.alpha, cfg.lr, cfg.effective_batch, cfg.schedule, cfg.data, cfg.run) == ('llava-hf/llava-1.5-7b-hf', 32, 64, 2e-4, 4, 'cosine', 'mine.json', 'out')
     assert cfg.max_len == 512 + 575
     said = capsys.readouterr().out
     for o in ('training.fp16', 'lora.target_modules', 'model.torch_dtype'): assert o in said, o
@@ -195,7 +198,7 @@ def test_course_data_with_absolute_kaggle_paths(tmp_path):
             {'from': 'gpt', 'value': 'FINDINGS:\nThe lungs are clear.'}, {'from': 'human', 'value': 'Impression?'}, {'from': 'gpt', 'value': 'IMPRESSION:\nNormal.'}]))
     write_json(tmp_path/'train_clean.json', recs)
     a = finetune(FinetuneConfig(base='tiny', device='cpu', data=str(tmp_path/'train_clean.json'), image_root=str(tmp_path/'kaggle/input'), run=str(tmp_path/'run'), epochs=1., batch=4,
-        effective_batch=4, look_rows=0))
+        effective_batch=4, evals=0))
     info = read_json(a/'cxr_llava.json')
     assert info['steps'] == 2 and info['sources'] == ['mimic']
     with pytest.raises(CXRError, match='credentialed'): publish(PublishConfig(adapter=str(a), repo='me/x'))

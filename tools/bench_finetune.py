@@ -19,13 +19,13 @@ warnings.simplefilter('ignore')
 import torch
 from cxr_llava.train.batch import can_trim, Collator, encode_records, fill_store, XRayStore
 from cxr_llava.xray.read import prepare_xray, read_xray
-from cxr_llava.vlm.family import load_base, quiet
+from cxr_llava.vlm.bases import load_base, quiet
 from cxr_llava.xray.drawing import phantom_xray
 from cxr_llava.train.plan import local_gpus, memory, model_shape, step_flops, study_seconds
 from cxr_llava.vlm.chat_format import format_answer, render_chat
 from cxr_llava.train.loop import add_lora, make_trainer, recompute, Stream, trainer_args
 
-T4_GIB, SETTINGS = 14.5, dict(r=16, alpha=32, dropout=0., lr=1e-4, schedule='linear', warmup=0., seed=0)
+T4_GIB, SETTINGS = 14.5, dict(lora_r=16, alpha=32, dropout=0., lr=1e-4, schedule='linear', warmup=0., seed=0)
 
 def note(msg): print(msg, flush=True)
 
@@ -166,7 +166,7 @@ def config_of(small):
 
 def processor_of(config):
     "The tiny model's tokenizer with an image processor of the config's size"
-    from cxr_llava.vlm.family import load_processor, tiny_dir
+    from cxr_llava.vlm.bases import load_processor, tiny_dir
     p = load_processor(tiny_dir())
     v = config.vision_config
     p.image_processor.size, p.image_processor.crop_size = {'shortest_edge': v.image_size}, {'height': v.image_size, 'width': v.image_size}

@@ -51,7 +51,8 @@ def as_type(
         if kind != 'bool' and isinstance(value, (bool, dict, list, tuple)): raise ValueError(value)
         return _CONVERT[kind](value)
     except (ValueError, KeyError, TypeError, OverflowError):
-        raise CXRError(f'`{name}` in {where} must be {_WANTED[kind]}, not {value!r}: correct it and start again.') from None
+        wanted = _WANTED[kind]
+        raise CXRError(f'`{name}` in {where} must be {wanted}, not {value!r}: correct it and start again.') from None
 
 # %% ../../nbs/core/02_config.ipynb #3b249af6
 def unknown_key(
@@ -105,7 +106,8 @@ class Config:
     def __post_init__(self):
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is not f.default: setattr(self, f.name, as_type(f.name, value, f.type, type(self).__name__))
+            if value is f.default: continue
+            setattr(self, f.name, as_type(f.name, value, f.type, type(self).__name__))
         for name,allowed in self._allowed.items(): check_value(name, getattr(self, name), allowed)
 
 # %% ../../nbs/core/02_config.ipynb #697ea265
@@ -140,7 +142,8 @@ def read_yaml(
         where = f' at line {mark.line + 1}' if mark else ''
         raise CXRError(f'{path} is not valid YAML{where}: mend it; each line is `name: value`.') from None
     if settings is None: return {}
-    if not isinstance(settings, dict): raise CXRError(f'{path} is not a list of settings: each line must be `name: value`.')
+    if not isinstance(settings, dict):
+        raise CXRError(f'{path} is not a list of settings: each line must be `name: value`.')
     return {str(name).replace('-', '_'): value for name,value in settings.items()}
 
 # %% ../../nbs/core/02_config.ipynb #4444edcd
@@ -148,7 +151,8 @@ def _checked(settings, known, where):
     "Settings with known names, converted. Raises `CXRError`"
     unknown = [name for name in settings if name not in known]
     if unknown: raise unknown_key(unknown[0], known, where)
-    return {name: as_type(name, value, known[name][0], where) for name,value in settings.items() if value is not None}
+    given = {name: value for name,value in settings.items() if value is not None}
+    return {name: as_type(name, value, known[name][0], where) for name,value in given.items()}
 
 def read_settings(
     known:dict, # From `Config.known`
@@ -272,8 +276,6 @@ def run_cli(
         sentence = _sentence_of(e)
         if not sentence: raise
         _stop(f'error: {sentence}', 2)
-    except KeyboardInterrupt: _stop('stopped; files already written are whole, and the same command goes on from them', 130)
+    except KeyboardInterrupt:
+        _stop('stopped; files already written are whole, and the same command goes on from them', 130)
     return 0
-
-# %% ../../nbs/core/02_config.ipynb #5519ebe7
-_as_type, _read_yaml, _SECRET = as_type, read_yaml, ('token', 'secret', 'password') # until the last importer is changed

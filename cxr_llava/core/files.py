@@ -87,7 +87,7 @@ def _replace(new, path):
 # %% ../../nbs/core/01_files.ipynb #689b7673
 def _write_error(error, path):
     "The `CXRError` for a failed write"
-    if not getattr(error, 'errno', None): error = OSError(errno.ENOSPC, str(error)) # a library reported it in words
+    if not getattr(error, 'errno', None): error = OSError(errno.ENOSPC, str(error)) # a library used words only
     return CXRError(os_sentence(error, path))
 
 # %% ../../nbs/core/01_files.ipynb #cb396e86
@@ -101,7 +101,7 @@ def _is_about_disk(error, path):
 def atomic_path(
     path, # Where the file or folder shall be
 ):
-    "Yield a temporary path that becomes `path` on success and vanishes on failure. Raises `CXRError` on a full disk"
+    "Yield a temporary path; it becomes `path` on success. Raises `CXRError` on a full disk"
     path = Path(path)
     new = _temporary_name(path)
     try:
@@ -171,7 +171,7 @@ def write_json(
 )->Path: # `path`
     "Write `obj` as readable JSON, whole or not at all"
     try:
-        with atomic_path(path) as new, _json_file(new) as f: # piece by piece: the text may be larger than `obj`
+        with atomic_path(path) as new, _json_file(new) as f: # in pieces: the text may be larger than `obj`
             json.dump(obj, f, indent=1, ensure_ascii=False, allow_nan=False)
             f.write('\n')
     except (TypeError, ValueError) as e: raise CXRError(f'Cannot write {path}: {e}.') from e
@@ -185,7 +185,8 @@ def read_text(
     try: return Path(path).read_text('utf-8-sig')
     except FileNotFoundError:
         raise CXRError(f'{path} does not exist: check the name, or run the stage that writes it.') from None
-    except UnicodeDecodeError as e: raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): save it as UTF-8.') from e
+    except UnicodeDecodeError as e:
+        raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): save it as UTF-8.') from e
     except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
 
 # %% ../../nbs/core/01_files.ipynb #40ff7bda
@@ -198,7 +199,8 @@ def read_json(
     except (ValueError, RecursionError) as e:
         where = f'line {e.lineno}, ' if hasattr(e, 'lineno') else ''
         why = getattr(e, 'msg', e)
-        raise CXRError(f'{path} is not valid JSON ({where}{why}): mend it, or run the stage that writes it again.') from e
+        raise CXRError(f'{path} is not valid JSON ({where}{why}): mend it, '
+            'or run the stage that writes it again.') from e
 
 # %% ../../nbs/core/01_files.ipynb #aab93730
 def write_jsonl(

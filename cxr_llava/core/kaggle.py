@@ -10,7 +10,7 @@ __all__ = ['SESSION_HOURS', 'KEPT_BYTES', 'on_kaggle', 'is_batch', 'scratch', 's
 import math, os, shutil, time
 from pathlib import Path
 from .files import CXRError
-from .run_folder import _mounts, kaggle_root, run_root, size_words, versions
+from .run_folder import mounts, kaggle_root, run_root, size_words, versions
 
 # %% ../../nbs/core/05_kaggle.ipynb #12a90bfe
 def on_kaggle()->bool: # A Kaggle kernel runs this
@@ -68,7 +68,7 @@ def inputs(
 )->list: # Folders, sorted
     "List everything that is attached to this notebook, in both mount layouts"
     top = kaggle_root()/'input'
-    return [path for path in _mounts() if not kind or path.is_relative_to(top/kind)]
+    return [path for path in mounts() if not kind or path.is_relative_to(top/kind)]
 
 # %% ../../nbs/core/05_kaggle.ipynb #bda6a5c3
 def secret(
@@ -91,8 +91,9 @@ def gpu_note(
     if not names: return 'No GPU: the tiny model runs in minutes; for the 7B model switch the accelerator to GPU T4 x2.'
     what = f'{len(names)} x {names[0]}'
     if capability < (7, 0): return f'{what} is too old for this torch: switch the accelerator to GPU T4 x2.'
+    kind = 'bfloat16' if capability >= (8, 0) else 'float16'
     each = 'one process on each, ' if len(names) > 1 else ''
-    return f'{what}: {each}{"bfloat16" if capability >= (8, 0) else "float16"}.'
+    return f'{what}: {each}{kind}.'
 
 # %% ../../nbs/core/05_kaggle.ipynb #2eb9a191
 def gpus()->str: # As `gpu_note`
@@ -127,7 +128,8 @@ def session():
     from IPython.display import Markdown
     rows = facts()
     if 'too old' in rows['GPUs']: raise CXRError(rows['GPUs'])
-    return Markdown('| this session | |\n|---|---|\n' + '\n'.join(f'| {what} | {value} |' for what,value in rows.items()))
+    lines = [f'| {what} | {value} |' for what,value in rows.items()]
+    return Markdown('\n'.join(['| this session | |', '|---|---|', *lines]))
 
 # %% ../../nbs/core/05_kaggle.ipynb #c18745f7
 KEPT_BYTES = 20e9 # What Kaggle keeps of a notebook's output
@@ -145,8 +147,13 @@ def outputs(
     root = run_root(run)
     paths = sorted(root.iterdir()) if root.is_dir() else []
     found = {path: _output_row(path) for path in paths if not path.name.startswith(('.', '__'))}
-    lines = [f'| {path.name}{"/" if path.is_dir() else ""} | {n:,} | {size_words(size)} |' for path,(n,size) in found.items()]
+    lines = ['| written | files | size |', '|---|--:|--:|']
+    for path,(n,size) in found.items():
+        slash = '/' if path.is_dir() else ''
+        lines.append(f'| {path.name}{slash} | {n:,} | {size_words(size)} |')
+    if not found: lines.append('| nothing | 0 | |')
     total = sum(size for _,size in found.values())
-    table = '\n'.join(['| written | files | size |', '|---|--:|--:|', *(lines or ['| nothing | 0 | |']), f'| **together** | | **{size_words(total)}** |'])
-    if total > KEPT_BYTES: table += f'\n\n**More than the {size_words(KEPT_BYTES)} that Kaggle keeps**: remove some before the session ends.'
-    return Markdown(table)
+    lines.append(f'| **together** | | **{size_words(total)}** |')
+    if total > KEPT_BYTES:
+        lines.append(f'\n**More than the {size_words(KEPT_BYTES)} that Kaggle keeps**: remove some before the session ends.')
+    return Markdown('\n'.join(lines))

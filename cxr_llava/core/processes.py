@@ -61,7 +61,8 @@ def _map_in_processes(fn, jobs, workers, batch):
             if len(waiting) > 4*workers: yield from waiting.popleft().result()
         while waiting: yield from waiting.popleft().result()
     except BrokenProcessPool:
-        raise CXRError('A working process was killed, probably for lack of memory: start again with --workers 1; it goes on from there.') from None
+        raise CXRError('A working process was killed, probably for lack of memory: '
+            'start again with --workers 1; it goes on from there.') from None
     finally: pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/core/04_processes.ipynb #14cd9bf7
@@ -103,7 +104,8 @@ def memory_now()->float: # GB (1e9 bytes)
 def _peak_memory():
     "The most memory so far, in GB: all that Python alone can say"
     import resource
-    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))*1024/1e9
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(who).ru_maxrss for who in both)*1024/1e9
 
 # %% ../../nbs/core/04_processes.ipynb #b39fafe2
 class Watch:
@@ -145,7 +147,8 @@ def _count(name, default):
     "A number of the environment. Raises `CXRError`"
     text = os.environ.get(name) or str(default)
     if text.isdecimal(): return int(text)
-    raise CXRError(f'{name} in the environment must be a whole number, as torchrun sets it, not `{text}`: unset it to train in one process.')
+    raise CXRError(f'{name} in the environment must be a whole number, as torchrun sets it, not `{text}`: '
+        'unset it to train in one process.')
 
 def rank_and_count()->tuple: # Rank, number of processes
     "Find the number of this process, and how many there are"
@@ -173,7 +176,8 @@ def join(
     "Meet the other processes, if there are any. Raises `CXRError` when some are missing"
     rank, n = rank_and_count()
     wanted = _count('CXR_WORLD', n)
-    if n != wanted: raise CXRError(f'{wanted} processes were asked for but {n} started: run with --processes 1, or check torchrun.')
+    if n != wanted:
+        raise CXRError(f'{wanted} processes were asked for but {n} started: run with --processes 1, or check torchrun.')
     if n == 1 or together(): return
     import datetime, torch, torch.distributed as dist
     _die_with_parent()
@@ -231,7 +235,8 @@ def _meeting_point(nodes, node, master):
         raise CXRError(f'{nodes} computers need --master HOST:PORT of the first one (not `{master}`), '
             f'and each a --node_rank from 0 to {nodes - 1} (not {node}).')
     host, _, port = master.partition(':')
-    return ['--nnodes', str(nodes), '--node_rank', str(node), '--master_addr', host, '--master_port', port or '29400']
+    meet = dict(nnodes=nodes, node_rank=node, master_addr=host, master_port=port or 29400)
+    return [str(part) for name,value in meet.items() for part in (f'--{name}', value)]
 
 # %% ../../nbs/core/04_processes.ipynb #26b362de
 def command(
@@ -242,9 +247,10 @@ def command(
     node:int=0, # Number of this computer
     master:str='', # `host:port` of the first
 )->list:
-    "Write the command that starts the processes of this computer. Raises `CXRError` when they could not find each other"
+    "Write the command that starts the processes of this computer. Raises `CXRError` when they cannot meet"
     where = _meeting_point(nodes, node, master)
-    return [sys.executable, '-m', 'torch.distributed.run', *where, '--nproc_per_node', str(n), '-m', module, '--config', str(config)]
+    start = [sys.executable, '-m', 'torch.distributed.run', *where, '--nproc_per_node', str(n)]
+    return [*start, '-m', module, '--config', str(config)]
 
 # %% ../../nbs/core/04_processes.ipynb #b588269b
 def environment(
@@ -253,8 +259,8 @@ def environment(
     "Collect the variables that the processes see"
     package = str(Path(inspect.getfile(CXRError)).parents[2])
     path = [o for o in (package, os.environ.get('PYTHONPATH')) if o]
-    extra = {k: v for k,v in extra.items() if v}
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(path), 'PYTHONUNBUFFERED': '1', 'TOKENIZERS_PARALLELISM': 'false', **extra}
+    ours = dict(PYTHONPATH=os.pathsep.join(path), PYTHONUNBUFFERED='1', TOKENIZERS_PARALLELISM='false')
+    return os.environ | ours | {name: value for name,value in extra.items() if value}
 
 # %% ../../nbs/core/04_processes.ipynb #13639543
 _FAILED = re.compile(r'E\d{4} .* failed \(exitcode') # `torchrun` says that a process ended
@@ -355,7 +361,7 @@ def only_one(
     folder, # Folder that is written; made when missing
     name:str='.lock', # Name of the lock in it
     patience:float=40., # Seconds to wait for a run that is just ending
-    sentence:str='Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.', # Error when it is taken
+    sentence:str='', # Error when it is taken; one about a training when empty
 ):
     "Hold the lock of a folder; yield it. Raises `CXRError` when another process has it"
     from filelock import FileLock, Timeout
@@ -365,6 +371,8 @@ def only_one(
     except OSError as e: raise CXRError(os_sentence(e, folder)) from None
     lock = FileLock(Path(folder)/name)
     try: lock.acquire(timeout=patience, poll_interval=.2)
-    except Timeout: raise CXRError(sentence.format(folder=folder)) from None
+    except Timeout:
+        ours = f'Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.'
+        raise CXRError(sentence or ours) from None
     try: yield lock
     finally: lock.release()

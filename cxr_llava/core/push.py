@@ -8,7 +8,7 @@ __all__ = ['CHAIN', 'NEED', 'WHEELS', 'NOTEBOOKS', 'FOLDER', 'POLL', 'PATIENCE',
            'push_folder', 'push_wheels', 'status', 'wait_for', 'pull_output', 'push', 'run_kaggle', 'main']
 
 # %% ../../nbs/core/06_push.ipynb #a8620c3e
-import json, os, re, shutil, subprocess, sys, tempfile, time
+import os, re, shutil, subprocess, sys, tempfile, time
 from dataclasses import dataclass
 from pathlib import Path
 from .config import Config, run_cli
@@ -59,7 +59,8 @@ def owner(
 )->str: # Kaggle user name
     "Find out whose notebooks they are. Raises `CXRError` when nobody is named"
     built = sorted(FOLDER.glob('*/kernel-metadata.json'))
-    name = cfg.owner or os.environ.get('KAGGLE_USERNAME') or (read_json(built[0])['id'].split('/')[0] if built else '')
+    last = [read_json(file)['id'].split('/')[0] for file in built]
+    name = next(filter(None, [cfg.owner, os.environ.get('KAGGLE_USERNAME'), *last]), '')
     if re.fullmatch(r'[A-Za-z0-9][\w-]*', name): return name
     raise CXRError(f'Whose Kaggle notebooks? {name!r} is no user name: give --owner YOUR_NAME.')
 
@@ -117,7 +118,8 @@ def for_kaggle(
         if cell['cell_type'] == 'code': new |= dict(outputs=[], execution_count=None)
         cells.append(new)
     kernel = dict(name='python3', display_name='Python 3', language='python')
-    return dict(cells=cells, metadata=dict(kernelspec=kernel, language_info=dict(name='python')), nbformat=4, nbformat_minor=5)
+    about = dict(kernelspec=kernel, language_info=dict(name='python'))
+    return dict(cells=cells, metadata=about, nbformat=4, nbformat_minor=5)
 
 # %% ../../nbs/core/06_push.ipynb #2078c320
 def build(
@@ -130,7 +132,7 @@ def build(
         if not file.is_file(): raise CXRError(f'{file} is missing: run this in a clone of the repository.')
         write_json(to/file.name, for_kaggle(read_json(file), cfg))
         write_json(to/'kernel-metadata.json', about)
-        say(f'{to}: {"T4 x2" if about["enable_gpu"] else "CPU"}, internet {"on" if cfg.internet else "off"}')
+        say(f'{to}: written, GPU {about["enable_gpu"]}, internet {cfg.internet}')
     return folders + ([build_wheels(cfg)] if cfg.wheels else [])
 
 # %% ../../nbs/core/06_push.ipynb #6ced7eeb
@@ -138,13 +140,15 @@ def wheels_metadata(
     cfg:KaggleConfig, # Settings
 )->dict: # As `dataset-metadata.json` wants it
     "Collect what Kaggle has to know about the data set"
-    return dict(id=f'{owner(cfg)}/{WHEELS}', title=WHEELS.replace('-', ' '), subtitle='Wheels for cxr_llava notebooks without internet',
-        licenses=[dict(name='other')], keywords=[], description='This package and the wheels that the Kaggle image lacks; each under its own licence.')
+    return dict(id=f'{owner(cfg)}/{WHEELS}', title=WHEELS.replace('-', ' '),
+        subtitle='Wheels for cxr_llava notebooks without internet', licenses=[dict(name='other')], keywords=[],
+        description='This package and the wheels that the Kaggle image lacks; each under its own licence.')
 
 # %% ../../nbs/core/06_push.ipynb #875750e5
 def _pip(*args):
     "Run pip. Raises `CXRError` with its last line"
-    r = subprocess.run([sys.executable, '-m', 'pip', *args, '-q', '--disable-pip-version-check'], capture_output=True, text=True)
+    pip = [sys.executable, '-m', 'pip', *args, '-q', '--disable-pip-version-check']
+    r = subprocess.run(pip, capture_output=True, text=True)
     if r.returncode: raise CXRError(f'pip {args[0]} failed ({_last_line(r.stderr)}): is there internet?')
 
 def _last_line(text):
@@ -156,7 +160,8 @@ def _last_line(text):
 def _build_own_wheel(to):
     "Write this package as a wheel"
     clone = NOTEBOOKS.resolve().parent
-    if not (clone/'setup.py').is_file(): raise CXRError(f'{clone} has no setup.py: run this in a clone of the repository.')
+    if not (clone/'setup.py').is_file():
+        raise CXRError(f'{clone} has no setup.py: run this in a clone of the repository.')
     leave_out = shutil.ignore_patterns('.*', 'build', 'dist', 'runs', 'nbs', 'tests', '*.egg-info', '__pycache__')
     with tempfile.TemporaryDirectory() as d:
         src = shutil.copytree(clone, Path(d)/'src', ignore=leave_out)
@@ -176,7 +181,9 @@ def build_wheels(
     write_json(to/'dataset-metadata.json', wheels_metadata(cfg))
     found = sorted(o.name.split('-')[0] for o in to.glob('*.whl'))
     wanted = sorted(['cxr_llava', *(o.split('==')[0] for o in NEED)])
-    if found != wanted: raise CXRError(f'{to} holds wheels of {", ".join(found)}, not of {", ".join(wanted)}: remove the folder and try again.')
+    if found != wanted:
+        raise CXRError(f'{to} holds wheels of {", ".join(found)}, not of {", ".join(wanted)}: '
+            'remove the folder and try again.')
     say(f'{to}: {len(found)} wheels')
     return to
 
@@ -202,12 +209,14 @@ def kaggle(
     exe = shutil.which('kaggle') or shutil.which('kaggle', path=str(Path(sys.executable).parent))
     if not exe: raise CXRError('The command `kaggle` is missing: pip install kaggle six')
     what = 'kaggle ' + ' '.join(args[:2])
-    try: r = subprocess.run([exe, *args], capture_output=True, text=True, errors='replace', timeout=timeout, stdin=subprocess.DEVNULL)
+    options = dict(capture_output=True, text=True, errors='replace', stdin=subprocess.DEVNULL)
+    try: r = subprocess.run([exe, *args], timeout=timeout, **options)
     except subprocess.TimeoutExpired:
         raise CXRError(f'`{what}` did not answer within {timeout:.0f} s: try again, and look at kaggle.com.') from None
     out = redact(f'{r.stdout}\n{r.stderr}').strip()
     if _NOT_KNOWN.search(out) and 'successfully' not in out:
-        raise CXRError('Kaggle does not know you: put an access token (kaggle.com, Settings, API) into $KAGGLE_API_TOKEN or ~/.kaggle/access_token.')
+        raise CXRError('Kaggle does not know you: put an access token (kaggle.com, Settings, API) '
+            'into $KAGGLE_API_TOKEN or ~/.kaggle/access_token.')
     if check and r.returncode: raise CXRError(f'`{what}` failed: {_last_line(out)}')
     return out
 
@@ -218,10 +227,12 @@ def push_folder(
     "Send one notebook. Raises `CXRError` when Kaggle did not take it"
     name, out = Path(folder).name, kaggle('kernels', 'push', '-p', str(folder))
     if 'session count' in out:
-        raise CXRError(f'{name} was not taken ({_last_line(out)}): wait for a running notebook, or stop one on kaggle.com, then push again.')
+        raise CXRError(f'{name} was not taken ({_last_line(out)}): wait for a running notebook, '
+            'or stop one on kaggle.com, then push again.')
     if 'successfully pushed' not in out: raise CXRError(f'{name} was not taken: {_last_line(out)}')
     lost = re.search(r'not valid (dataset|kernel|model|competition) sources[^:]*: *(\[.*?\])', out)
-    if lost: raise CXRError(f'{name} runs, but without its {lost[1]} {lost[2]}: are they there, and may you see them?')
+    if lost:
+        raise CXRError(f'{name} runs, but without its {lost[1]} {lost[2]}: are they there, and may you see them?')
     say(f'{name}: sent, {_last_line(out)}')
     return read_json(Path(folder)/'kernel-metadata.json')['id']
 
@@ -258,7 +269,8 @@ def wait_for(
         if now in ('ERROR', 'CANCEL_REQUESTED', 'CANCEL_ACKNOWLEDGED'):
             raise CXRError(f'{at} ended with {now}: read its log on kaggle.com, or `kaggle kernels logs {at}`.')
         unclear = unclear + 1 if now == 'UNKNOWN' else 0
-        if unclear == 5: raise CXRError(f'Kaggle does not say how far {at} is: look at kaggle.com, then run `cxr_kaggle status`.')
+        if unclear == 5:
+            raise CXRError(f'Kaggle does not say how far {at} is: look at kaggle.com, then run `cxr_kaggle status`.')
         time.sleep(POLL)
     raise CXRError(f'{at} has not finished after {PATIENCE/3600:g} h: it goes on there; run `cxr_kaggle status` later.')
 

@@ -7,7 +7,7 @@ __all__ = ['SECTIONS', 'IN_MEMORY', 'body', 'text_scores', 'labels_of', 'six_f1'
            'section_scores', 'score_system', 'one_difference', 'differences', 'state_table', 'body_words',
            'length_thirds', 'by_group', 'pick_cases', 'make_case', 'cases_of', 'plain', 'score_all']
 
-# %% ../../nbs/score/03_analysis.ipynb #84a5301f
+# %% ../../nbs/score/03_analysis.ipynb #2d15edb3
 import math
 import numpy as np, pandas as pd
 from ..core.files import CXRError
@@ -20,7 +20,7 @@ from .metrics import metric_differences, metric_scores, METRICS, pair_rows
 from .systems import study_order, TITLES
 from ..xray.read import read_xray
 
-# %% ../../nbs/score/03_analysis.ipynb #3214fca9
+# %% ../../nbs/score/03_analysis.ipynb #ec4120d8
 def body(
     text:str, # A report
 )->str: # Its sections without headings, or the text as it is where there are none
@@ -29,7 +29,7 @@ def body(
     parts = [part for part in (sections.findings, sections.impression) if part]
     return '\n'.join(parts) or text
 
-# %% ../../nbs/score/03_analysis.ipynb #8d2e8762
+# %% ../../nbs/score/03_analysis.ipynb #e70d39a2
 def text_scores(
     texts:list, # Written reports
     references:list, # Reference reports, whole
@@ -39,7 +39,7 @@ def text_scores(
     pairs = pair_rows([body(text) for text in texts], [body(text) for text in references])
     return metric_scores(pairs, weights), pairs
 
-# %% ../../nbs/score/03_analysis.ipynb #6eb2fbba
+# %% ../../nbs/score/03_analysis.ipynb #92bba1d3
 def labels_of(
     texts:list, # Reports
 )->pd.DataFrame: # One row per text, as `label_reports` gives it
@@ -48,7 +48,7 @@ def labels_of(
     table = label_reports(list(row_of))
     return table.iloc[[row_of[text] for text in texts]].reset_index(drop=True)
 
-# %% ../../nbs/score/03_analysis.ipynb #a5f964d9
+# %% ../../nbs/score/03_analysis.ipynb #75995fe6
 def six_f1(
     ref_labels, # From `labels_of`
     pred_labels, # The same of the reports
@@ -59,7 +59,7 @@ def six_f1(
     scores = {f'{kind}{end}': float(table.loc[f'{kind} 6', f'f1{end}']) for kind in ('macro', 'micro') for end in ('', '_lo', '_hi')}
     return scores | dict(support=int(table.support['micro 6']))
 
-# %% ../../nbs/score/03_analysis.ipynb #1d63bc73
+# %% ../../nbs/score/03_analysis.ipynb #4c8c3809
 def policy_scores(
     ref_labels, # From `labels_of`
     pred_labels, # The same of the reports
@@ -68,7 +68,7 @@ def policy_scores(
     tables = {policy: clinical_scores(ref_labels, pred_labels, policy) for policy in POLICIES}
     return {policy: dict(macro_f1=t.f1['macro 6'], micro_f1=t.f1['micro 6'], n=t.n['micro 6']) for policy,t in tables.items()}
 
-# %% ../../nbs/score/03_analysis.ipynb #5ffa000c
+# %% ../../nbs/score/03_analysis.ipynb #fc2efafe
 SECTIONS = ('findings', 'impression')
 _KINDS = {(True, True): 'findings and impression', (True, False): 'findings only', (False, True): 'impression only',
     (False, False): 'text without headings, scored whole'}
@@ -81,7 +81,7 @@ def section_target(
     counted = [f'{words} ({kinds.count(kind)} of {len(kinds)})' for kind,words in _KINDS.items() if kind in kinds]
     return '; '.join(counted)
 
-# %% ../../nbs/score/03_analysis.ipynb #1fa6f803
+# %% ../../nbs/score/03_analysis.ipynb #71ed5a60
 def section_scores(
     rows:list, # Predictions
     weights:np.ndarray, # From `resample_weights`
@@ -96,6 +96,7 @@ def section_scores(
         results[name] = _one_section(written, [wanted[i] for i in at], weights[:, at])
     return results
 
+# %% ../../nbs/score/03_analysis.ipynb #2c9722cc
 def _one_section(written, wanted, weights):
     "Scores of one section"
     scores, _ = text_scores(written, wanted, weights)
@@ -103,7 +104,7 @@ def _one_section(written, wanted, weights):
     counts = dict(n=len(wanted), lacking=written.count(''))
     return counts | kept | six_f1(labels_of(wanted), labels_of(written), weights)
 
-# %% ../../nbs/score/03_analysis.ipynb #7adebfdb
+# %% ../../nbs/score/03_analysis.ipynb #b51c55f7
 IN_MEMORY = ('labels', 'outcomes', 'pairs')
 
 def score_system(
@@ -120,7 +121,7 @@ def score_system(
         policies=policy_scores(ref_labels, labels), sections=section_scores(rows, weights) if sections else {},
         labels=labels, outcomes=outcomes(ref_labels, labels), pairs=pairs)
 
-# %% ../../nbs/score/03_analysis.ipynb #475809a5
+# %% ../../nbs/score/03_analysis.ipynb #7e2c0516
 _COMPARED = [*TARGETS, 'micro 6', 'macro 6']
 
 def one_difference(
@@ -138,13 +139,14 @@ def one_difference(
     result['f1 macro 6']['over'] = int(sum(keep[OBSERVATIONS.index(o)] for o in TARGETS))
     return result
 
+# %% ../../nbs/score/03_analysis.ipynb #9fff5d89
 def _by_name(tests, names, swaps):
     "Results of `paired_tests`, one dict per name; no p value without swaps"
     p_values = tests['p_randomisation'] if swaps else np.full(len(names), math.nan)
     return {name: dict(value=float(tests['value'][i]), lo=float(tests['lo'][i]), hi=float(tests['hi'][i]),
         undefined=int(tests['undefined'][i]), p=float(p_values[i])) for i,name in enumerate(names)}
 
-# %% ../../nbs/score/03_analysis.ipynb #a7b805cc
+# %% ../../nbs/score/03_analysis.ipynb #49e88508
 def differences(
     scored:dict, # System -> result of `score_system`, the leading one first
     weights:np.ndarray, # From `resample_weights`
@@ -158,7 +160,7 @@ def differences(
         for difference,p in zip(found.values(), corrected): difference[row]['p_holm'] = float(p)
     return found
 
-# %% ../../nbs/score/03_analysis.ipynb #c362eb84
+# %% ../../nbs/score/03_analysis.ipynb #31b991c7
 def state_table(
     ref_labels, # From `labels_of`
     pred_labels, # The same of the reports
@@ -168,11 +170,12 @@ def state_table(
     six = counts[[OBSERVATIONS.index(o) for o in TARGETS]].sum(0)
     return dict(six=six.tolist()) | {o: counts[i].tolist() for i,o in enumerate(OBSERVATIONS)}
 
-# %% ../../nbs/score/03_analysis.ipynb #ac6bda9d
+# %% ../../nbs/score/03_analysis.ipynb #6af4e306
 def body_words(text):
     "Number of words that are compared"
     return len(body(text).split())
 
+# %% ../../nbs/score/03_analysis.ipynb #9890ce1d
 def length_thirds(
     rows:list, # Predictions
 )->list: # Third of each study, in words; all `None` when there are fewer than three lengths
@@ -185,7 +188,7 @@ def length_thirds(
         f'3: {middle + 1:.0f} to {int(lengths.max())} words']
     return [names[int(n > short) + int(n > middle)] for n in lengths]
 
-# %% ../../nbs/score/03_analysis.ipynb #53f3268a
+# %% ../../nbs/score/03_analysis.ipynb #3923e5d8
 def by_group(
     rows:list, # Predictions
     groups:list, # Group of each study, as text; `None` leaves a study out
@@ -202,7 +205,7 @@ def by_group(
         results.append(dict(group=group, n=len(at), words=words['text'], reference_words=words['reference']) | f1)
     return results
 
-# %% ../../nbs/score/03_analysis.ipynb #9f5d1db1
+# %% ../../nbs/score/03_analysis.ipynb #3bd0b73d
 def pick_cases(
     ref_labels:pd.DataFrame, # Labels of the references
     pred_labels:pd.DataFrame, # Labels of the reports
@@ -216,18 +219,19 @@ def pick_cases(
     best = sorted([i for i in order if right[i] and not wrong[i]], key=lambda i: -right[i])
     return dict(worst=worst[:k], best=best[:k])
 
-# %% ../../nbs/score/03_analysis.ipynb #2a74b0e7
+# %% ../../nbs/score/03_analysis.ipynb #cb286c80
 def _marks(text, kinds):
     "Where the text speaks of the observations in `kinds`: (start, end, kind)"
     mentions = [m for m in explain_report(text) if m.observation in kinds]
     return [(m.start, m.end, kinds[m.observation] + ('' if m.value == 1 else ' denied')) for m in mentions]
 
+# %% ../../nbs/score/03_analysis.ipynb #55452a0b
 def _picture(path):
     "The X-ray for the page, or `None` when it cannot be read any more"
     try: return read_xray(path).image if path else None
     except CXRError: return None
 
-# %% ../../nbs/score/03_analysis.ipynb #b15799da
+# %% ../../nbs/score/03_analysis.ipynb #be558af0
 def make_case(
     item:dict, # A study: `id`, `images` (may be absent), `reference`
     row:dict, # Its prediction
@@ -246,6 +250,7 @@ def make_case(
         missed=missed, invented=invented, agreed=agreed,
         reference_spans=_marks(item['reference'], kinds), prediction_spans=_marks(row['text'], kinds))
 
+# %% ../../nbs/score/03_analysis.ipynb #c373fa70
 def cases_of(
     items:list, # Studies
     rows:list, # Predictions, in the same order
@@ -258,7 +263,7 @@ def cases_of(
     chosen = pick_cases(ref_labels, pred_labels, k)
     return [make_case(items[i], rows[i], ref[i], pred[i], kind) for kind,at in chosen.items() for i in at]
 
-# %% ../../nbs/score/03_analysis.ipynb #83404231
+# %% ../../nbs/score/03_analysis.ipynb #d9a088cd
 def plain(
     x, # Numbers in dicts, lists or a `DataFrame` by row
 ): # The same for JSON: undefined is `None`
@@ -269,7 +274,7 @@ def plain(
     if isinstance(x, (np.floating, float)): return None if math.isnan(x) else float(x)
     return x.item() if isinstance(x, np.generic) else x
 
-# %% ../../nbs/score/03_analysis.ipynb #ef0c154c
+# %% ../../nbs/score/03_analysis.ipynb #20cfd237
 def score_all(
     rows:dict, # System -> predictions in one order, the leading system first
     units:list, # Patient of each study
@@ -295,6 +300,7 @@ def score_all(
         differences=diffs, states=state_table(ref_labels, labels), groups=by_title)
     return plain(metrics), (ref_labels, labels)
 
+# %% ../../nbs/score/03_analysis.ipynb #fca017c6
 def _saved(scored):
     "What is written about each system, with its title"
     return {name: {key: value for key,value in result.items() if key not in IN_MEMORY} | dict(title=TITLES.get(name, name))

@@ -7,7 +7,7 @@ __all__ = ['identify', 'loader', 'decoding_of', 'meta_of', 'adapter_off', 'own_s
            'training_of', 'baseline_texts', 'run_baseline', 'must_share', 'share_work', 'other_systems', 'short',
            'made_of', 'Reports', 'collect']
 
-# %% ../../nbs/score/14_collect.ipynb #b8c22b41
+# %% ../../nbs/score/14_collect.ipynb #20d15dbf
 import contextlib, time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from .predictions import check_rows, is_first, meta_path, predict, shared_rows, 
 from .systems import (
     BASELINES, CONSTANT, EvalConfig, inputs_of, other_study, read_items, split_hash, Studies, TITLES, words_of)
 
-# %% ../../nbs/score/14_collect.ipynb #591c7d3d
+# %% ../../nbs/score/14_collect.ipynb #1892ced0
 def identify(
     cfg:EvalConfig, # Which adapter
     model=None, # A `CXRModel` already loaded
@@ -38,7 +38,7 @@ def identify(
         base_hash=info.get('base_hash') or base_hash(base_folder(base)[1]),
         max_new_tokens=cfg.max_new_tokens or int(info.get('max_new_tokens') or 256))
 
-# %% ../../nbs/score/14_collect.ipynb #1b30eeeb
+# %% ../../nbs/score/14_collect.ipynb #1ec3f604
 def loader(
     who:dict, # From `identify`
     model=None, # A `CXRModel` already loaded
@@ -51,13 +51,14 @@ def loader(
         return loaded[0]
     return get_model
 
-# %% ../../nbs/score/14_collect.ipynb #576232c5
+# %% ../../nbs/score/14_collect.ipynb #40ff3b0a
 def decoding_of(
     who:dict, # From `identify`
 )->dict:
     "How reports are decoded"
     return dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision='auto')
 
+# %% ../../nbs/score/14_collect.ipynb #b0515195
 def meta_of(
     system:str, # Name of the system
     who:dict, # From `identify`
@@ -77,7 +78,7 @@ def meta_of(
         meta['exchange'] = hash_json([studies.items[i]['id'] for i in given])
     return meta
 
-# %% ../../nbs/score/14_collect.ipynb #d84c5f6f
+# %% ../../nbs/score/14_collect.ipynb #6d99b50d
 @contextlib.contextmanager
 def adapter_off(
     model, # A `CXRModel`
@@ -86,13 +87,14 @@ def adapter_off(
     switch = getattr(getattr(model, 'model', None), 'disable_adapter', contextlib.nullcontext)
     with switch(): yield
 
-# %% ../../nbs/score/14_collect.ipynb #04f9ffc6
+# %% ../../nbs/score/14_collect.ipynb #2aeb3de2
 def own_systems(
     cfg:EvalConfig, # What to compare
 )->list: # Names in the order of the tables
     "Systems that the model itself makes"
     return ['tuned'] + ['base']*cfg.compare_baseline + list(PROBES)*cfg.probes
 
+# %% ../../nbs/score/14_collect.ipynb #a164045f
 def run_system(
     system:str, # Name of the system
     get_model, # From `loader`
@@ -112,7 +114,7 @@ def run_system(
     if is_first(): say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
     return rows
 
-# %% ../../nbs/score/14_collect.ipynb #c578e5fc
+# %% ../../nbs/score/14_collect.ipynb #0de95f55
 def baselines_of(
     cfg:EvalConfig, # `baselines`
     base:str, # Base model of the run
@@ -121,13 +123,14 @@ def baselines_of(
     if cfg.baselines != 'auto': return words_of(cfg.baselines)
     return list(BASELINES) if base == 'tiny' else ['constant', 'neighbour']
 
-# %% ../../nbs/score/14_collect.ipynb #5128f170
+# %% ../../nbs/score/14_collect.ipynb #4495be49
 @dataclass
 class Training:
     "What the baselines learn from"
     path:Path = None # Conversations; `None` when there are none
     items:list = field(default_factory=list) # From `read_items`
 
+# %% ../../nbs/score/14_collect.ipynb #cea8f407
 def training_of(
     cfg:EvalConfig, # Which baselines, and where their training file is
     studies:Studies, # From `read_studies`
@@ -139,7 +142,7 @@ def training_of(
     limit = (who.get('settings') or {}).get('limit') or None
     return Training(path, read_items(path, root=cfg.image_root, rejects=Rejects())[:limit])
 
-# %% ../../nbs/score/14_collect.ipynb #7f5dc24d
+# %% ../../nbs/score/14_collect.ipynb #cf41af63
 def baseline_texts(
     system:str, # One of `BASELINES`
     get_model, # From `loader`
@@ -153,6 +156,7 @@ def baseline_texts(
     if system == 'neighbour': return neighbour_reports(get_model(), items, train, cfg.batch_size)
     return blind_reports(items, train, meta['model'].get('base'), meta['decoding']['max_new_tokens'], cfg.seed)
 
+# %% ../../nbs/score/14_collect.ipynb #22d5382b
 def run_baseline(
     system:str, # One of `BASELINES`
     get_model, # From `loader`
@@ -174,7 +178,7 @@ def run_baseline(
         say(f'{system}: {len(items)} reports in {time.time() - start:.0f} s')
     return check_rows(shared_rows(path, meta), items, path.name, empty=True)
 
-# %% ../../nbs/score/14_collect.ipynb #bd6a1d60
+# %% ../../nbs/score/14_collect.ipynb #2cc6a3a8
 def must_share(
     cfg:EvalConfig, # `processes`
     model=None, # A `CXRModel` already loaded cannot be shared
@@ -183,6 +187,7 @@ def must_share(
     if model or rank_and_count()[1] > 1: return False
     return (cfg.processes or gpu_count()) > 1
 
+# %% ../../nbs/score/14_collect.ipynb #b2330654
 def share_work(
     cfg:EvalConfig, # `processes`
 )->dict: # Content of `metrics.json`
@@ -191,7 +196,7 @@ def share_work(
     launch('cxr_llava.eval', cfg.replaced(run=str(run), processes=count).to_dict(), run, count)
     return read_json(run/'metrics.json')
 
-# %% ../../nbs/score/14_collect.ipynb #b73cc315
+# %% ../../nbs/score/14_collect.ipynb #182c5beb
 def _guest_rows(path, wanted):
     "Predictions of others on these very studies. Raises `CXRError`"
     rows = {row['id']: row for row in read_texts(path)}
@@ -200,6 +205,7 @@ def _guest_rows(path, wanted):
     return [dict(id=key, text=rows[key]['prediction'], reference=item['reference'], stopped=rows[key]['stopped'])
         for key,item in wanted.items()]
 
+# %% ../../nbs/score/14_collect.ipynb #d7b12117
 def other_systems(
     folder, # `predictions`
     items:list, # From `read_items`
@@ -215,7 +221,7 @@ def other_systems(
             say(f'{path.name}: not scored. {e}')
     return guests, refused
 
-# %% ../../nbs/score/14_collect.ipynb #cf23ac87
+# %% ../../nbs/score/14_collect.ipynb #7b6a77e0
 def short(
     path, # A file or folder, or a repository's name
     run=None, # Run folder
@@ -224,6 +230,7 @@ def short(
     whole, root = Path(path).absolute(), run_root(run).absolute()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else '/'.join(Path(path).parts[-2:])
 
+# %% ../../nbs/score/14_collect.ipynb #3418c187
 def made_of(
     path, # `predictions/<system>.jsonl`, or a file of others
     run=None, # Run folder
@@ -233,7 +240,7 @@ def made_of(
     made = read_json(side) if side.exists() else dict(made='the file does not say')
     return dict(file=short(path, run), sha256=sha256(path)[:12]) | made
 
-# %% ../../nbs/score/14_collect.ipynb #03fb355f
+# %% ../../nbs/score/14_collect.ipynb #124c4dca
 @dataclass
 class Reports:
     "What every system wrote"
@@ -242,6 +249,7 @@ class Reports:
     refused:dict # System -> why it is not scored
     training:Training # What the baselines learned from
 
+# %% ../../nbs/score/14_collect.ipynb #99dfbde0
 def collect(
     cfg:EvalConfig, # Which systems
     studies:Studies, # From `read_studies`

@@ -6,7 +6,7 @@
 __all__ = ['ELSEWHERE', 'adapter_warnings', 'other_training', 'no_intervals', 'provenance', 'tell', 'finish', 'score',
            'score_files']
 
-# %% ../../nbs/score/15_outcome.ipynb #d1ac4dc7
+# %% ../../nbs/score/15_outcome.ipynb #1697860b
 from pathlib import Path
 from ..core.files import say, write_atomic, write_json
 from ..core.run_folder import run_root, versions
@@ -21,7 +21,7 @@ from .predictions import now
 from .systems import EvalConfig, source_of, Studies, words_of
 from ..sources.conversations import read_conversations
 
-# %% ../../nbs/score/15_outcome.ipynb #469b0873
+# %% ../../nbs/score/15_outcome.ipynb #4ae9da13
 def adapter_warnings(
     cfg:EvalConfig, # Which adapter was asked for
     who:dict, # From `identify`
@@ -34,7 +34,7 @@ def adapter_warnings(
     older = '' if cfg.model_path else older_adapter(who.get('adapter', ''), cfg.run)
     return warnings + [older]*bool(older)
 
-# %% ../../nbs/score/15_outcome.ipynb #326b5391
+# %% ../../nbs/score/15_outcome.ipynb #ba4b3d57
 def _folder_at_hand(base):
     "Folder of a base that is on this computer, else `None`"
     from cxr_llava.vlm.bases import attached_base, base_folder, BASES, pinned
@@ -46,6 +46,7 @@ def _folder_at_hand(base):
     try: return snapshot_download(repo, revision=revision, local_files_only=True)
     except Exception: return None
 
+# %% ../../nbs/score/15_outcome.ipynb #651f0a39
 def other_training(
     cfg:EvalConfig, # Image root
     who:dict, # From `identify`
@@ -62,7 +63,7 @@ def other_training(
     if data_hash(encoded) == who['data_hash']: return []
     return [f'The baselines learned from {short(path, cfg.run)}, the adapter not from exactly these conversations: name its own with --train_path.']
 
-# %% ../../nbs/score/15_outcome.ipynb #86afce59
+# %% ../../nbs/score/15_outcome.ipynb #1e99ed63
 def no_intervals(
     bootstrap:int, # Resamples
     units:list, # Patient of each study
@@ -71,7 +72,7 @@ def no_intervals(
     if not bootstrap: return '--bootstrap 0'
     return 'fewer than two patients' if len(set(units)) < 2 else ''
 
-# %% ../../nbs/score/15_outcome.ipynb #2eac5e93
+# %% ../../nbs/score/15_outcome.ipynb #94c9d0cb
 def _test_words(cfg, units, unit):
     "How intervals and tests were made, in words"
     missing = no_intervals(cfg.bootstrap, units)
@@ -79,6 +80,7 @@ def _test_words(cfg, units, unit):
     return dict(intervals=f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %',
         tests=f'approximate randomisation of {unit}, two-sided; Holm over the systems compared')
 
+# %% ../../nbs/score/15_outcome.ipynb #127095ce
 def provenance(
     cfg:EvalConfig, # The settings
     path, # File with the references
@@ -95,25 +97,27 @@ def provenance(
         **_test_words(cfg, units, unit), tokenisation=TOKENISATION, references='whole, never truncated',
         versions=versions(), made=now())
 
-# %% ../../nbs/score/15_outcome.ipynb #72682e4f
+# %% ../../nbs/score/15_outcome.ipynb #32292bd8
 def _cell(scores, name):
     "A value with its interval, in a column of fixed width"
     value, low, high = scores[name], scores.get(f'{name}_lo'), scores.get(f'{name}_hi')
     text = '    -' if value is None else f'{value:5.2f}'
     return text + (' '*13 if low is None else f' [{low:.2f}, {high:.2f}]')
 
+# %% ../../nbs/score/15_outcome.ipynb #1715d0ba
 def _finding_line(name, row):
     "One line of the table of findings"
     rates = ' '.join('    -' if row[rate] is None else f'{row[rate]:5.2f}' for rate in ('accuracy', 'sensitivity', 'specificity'))
     return f'{name:21}{row["support"]:4}  {rates}  {_cell(row, "f1")}'
 
+# %% ../../nbs/score/15_outcome.ipynb #b538f4a0
 def _system_line(name, system):
     "One line of the table of systems"
     clinical = [_cell(system['clinical'][row], 'f1') for row in ('macro 6', 'micro 6')]
     words = [_cell(system['text'], metric) for metric in overview_metrics()]
     return f'{name[:23]:24}{system["n"]:5}  ' + '  '.join(clinical + words)
 
-# %% ../../nbs/score/15_outcome.ipynb #b0c3c8d9
+# %% ../../nbs/score/15_outcome.ipynb #72a58aa2
 def tell(
     metrics:dict, # Content of `metrics.json`
 )->str: # Lines for a terminal
@@ -131,7 +135,7 @@ def tell(
     lines += [_system_line(name, system) for name,system in systems.items()]
     return '\n'.join(lines + ['', NOTICE])
 
-# %% ../../nbs/score/15_outcome.ipynb #8e62ce3c
+# %% ../../nbs/score/15_outcome.ipynb #b1a32b15
 def finish(
     cfg:EvalConfig, # Run folder
     metrics:dict, # From `score`
@@ -152,7 +156,7 @@ def finish(
     say(f'written: {run/"metrics.json"}, {run/"report.html"}')
     return metrics
 
-# %% ../../nbs/score/15_outcome.ipynb #60187bbd
+# %% ../../nbs/score/15_outcome.ipynb #5b02fa0d
 def score(
     cfg:EvalConfig, # The settings
     studies:Studies, # From `read_studies`
@@ -171,7 +175,7 @@ def score(
         decoding=decoding_of(who) | dict(batch_size=cfg.batch_size))
     return metrics, cases_of(studies.items, lead, *labels)
 
-# %% ../../nbs/score/15_outcome.ipynb #5243ddc3
+# %% ../../nbs/score/15_outcome.ipynb #6fc738ae
 ELSEWHERE = 'these predictions were made elsewhere, and no other X-rays were shown'
 
 def score_files(

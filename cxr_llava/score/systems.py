@@ -7,7 +7,7 @@ __all__ = ['BASELINES', 'TITLES', 'SHORT', 'CONSTANT', 'NOISE_PICTURES', 'words_
            'split_hash', 'manifest_of', 'patients_of', 'source_of', 'view_of', 'train_file', 'Studies', 'read_studies',
            'other_study', 'blank_like', 'noise_like', 'Shown', 'inputs_of']
 
-# %% ../../nbs/score/04_systems.ipynb #a9a1806b
+# %% ../../nbs/score/04_systems.ipynb #170acf05
 import hashlib, re
 from collections import Counter
 from dataclasses import dataclass
@@ -19,13 +19,14 @@ from ..core.files import CXRError, hash_json, Rejects, sha256
 from ..core.run_folder import find_artifact, has_artifact
 from ..sources.conversations import read_conversations
 
-# %% ../../nbs/score/04_systems.ipynb #cb651175
+# %% ../../nbs/score/04_systems.ipynb #88397785
 BASELINES = ('constant', 'neighbour', 'blind')
 
 def words_of(setting):
     "The words of a setting that takes several, with commas"
     return [word.strip() for word in setting.split(',') if word.strip()]
 
+# %% ../../nbs/score/04_systems.ipynb #c77e3017
 @dataclass
 class EvalConfig(Config):
     "How a model is evaluated, or predictions made elsewhere"
@@ -56,14 +57,14 @@ class EvalConfig(Config):
         if self.references and not self.predictions:
             raise CXRError('`references` belongs to `predictions`: name the files to score, or give `data_path`.')
 
-# %% ../../nbs/score/04_systems.ipynb #afeb5098
+# %% ../../nbs/score/04_systems.ipynb #da9582cf
 TITLES = dict(tuned='Tuned model', base='Base model, untuned', shuffled='Tuned, shown another study\'s X-ray',
     blank='Tuned, shown a blank X-ray', noise='Tuned, shown noise', neighbour='Report of the most similar training X-ray',
     blind='Text model that never sees the X-ray', constant='The same normal report for everyone')
 SHORT = dict(tuned='Tuned', base='Base', shuffled='Wrong X-ray', blank='Blank X-ray', noise='Noise',
     neighbour='Nearest X-ray', blind='Blind text model', constant='Constant report')
 
-# %% ../../nbs/score/04_systems.ipynb #54cf12e2
+# %% ../../nbs/score/04_systems.ipynb #e6234115
 def _as_study(record):
     "A conversation as a study to evaluate"
     question = record['conversations'][0]['value'].replace('<image>', '').strip()
@@ -72,12 +73,12 @@ def _as_study(record):
     return dict(id=record['id'], images=[images] if isinstance(images, str) else list(images), question=question,
         indication=indication[1] if indication else None, reference=record['conversations'][1]['value'])
 
-# %% ../../nbs/score/04_systems.ipynb #3c01ccb5
+# %% ../../nbs/score/04_systems.ipynb #b98d269d
 def study_order(seed, key):
     "Sort key that depends on the id and the seed only"
     return hashlib.sha256(f'{seed}:{key}'.encode()).hexdigest()
 
-# %% ../../nbs/score/04_systems.ipynb #b5fb6bd9
+# %% ../../nbs/score/04_systems.ipynb #8e60813d
 def read_items(
     path, # Conversations: `test.json`, or a file of others
     num:int=0, # How many studies; 0: all
@@ -94,7 +95,7 @@ def read_items(
     drawn = set(sorted(ids, key=lambda key: study_order(seed, key))[:num])
     return [item for item in items if item['id'] in drawn]
 
-# %% ../../nbs/score/04_systems.ipynb #0c1d4965
+# %% ../../nbs/score/04_systems.ipynb #adf922fe
 def split_hash(
     items:list, # From `read_items`
 )->str: # 12 hexadecimal digits
@@ -102,7 +103,7 @@ def split_hash(
     in_order = sorted(items, key=lambda item: item['id'])
     return hash_json([[o['id'], o['question'], o['reference'], [sha256(p) for p in o['images']]] for o in in_order])
 
-# %% ../../nbs/score/04_systems.ipynb #59e7b13e
+# %% ../../nbs/score/04_systems.ipynb #dea9db54
 def manifest_of(
     near=None, # The conversations file; the manifest is looked for beside it first
     run=None, # Run folder
@@ -119,7 +120,7 @@ def manifest_of(
     wanted = [name for name in ('study_id', 'patient_id', 'source', 'views', 'images') if name in table]
     return {str(row['study_id']): row for row in table[wanted].to_dict('records')}
 
-# %% ../../nbs/score/04_systems.ipynb #19f0d8fd
+# %% ../../nbs/score/04_systems.ipynb #4996379d
 def patients_of(
     items:list, # From `read_items`
     manifest:dict, # From `manifest_of`
@@ -129,7 +130,7 @@ def patients_of(
     known = all(isinstance(patient, str) and patient for patient in patients)
     return patients if known else [item['id'] for item in items], known
 
-# %% ../../nbs/score/04_systems.ipynb #372c4daa
+# %% ../../nbs/score/04_systems.ipynb #98418d88
 def source_of(
     items:list, # From `read_items`
     manifest:dict, # From `manifest_of`
@@ -138,6 +139,7 @@ def source_of(
     found = {manifest.get(item['id'], {}).get('source') or '' for item in items}
     return '' if '' in found else ', '.join(sorted(found))
 
+# %% ../../nbs/score/04_systems.ipynb #f5a7d1f4
 def view_of(
     item:dict, # From `read_items`
     manifest:dict, # From `manifest_of`
@@ -150,7 +152,7 @@ def view_of(
     seen = [view_of_file.get(Path(path).name) for path in item['images']]
     return ' and '.join(sorted(set(seen))) if seen and all(seen) else None
 
-# %% ../../nbs/score/04_systems.ipynb #5ce3d767
+# %% ../../nbs/score/04_systems.ipynb #de1abb88
 def train_file(
     cfg:EvalConfig, # Where to look
     near, # Conversations of the test split
@@ -161,7 +163,7 @@ def train_file(
     if cfg.train_path: raise CXRError(f'{path} does not exist: give --train_path the file that the model learned from.')
     return find_artifact('train.json', cfg.run) if has_artifact('train.json', cfg.run) else None
 
-# %% ../../nbs/score/04_systems.ipynb #788c6052
+# %% ../../nbs/score/04_systems.ipynb #2f8a9c75
 @dataclass
 class Studies:
     "The studies of an evaluation, and what is known about them"
@@ -173,13 +175,14 @@ class Studies:
 
     def __post_init__(self): self.units, self.are_patients = patients_of(self.items, self.manifest)
 
+# %% ../../nbs/score/04_systems.ipynb #41d729c7
 @patch
 def groups(self:Studies)->dict: # Title -> group of each study
     "Subgroups by what the manifest knows"
     return {'View': [view_of(item, self.manifest) for item in self.items],
         'Source': [self.manifest.get(item['id'], {}).get('source') for item in self.items]}
 
-# %% ../../nbs/score/04_systems.ipynb #ebf1ee6d
+# %% ../../nbs/score/04_systems.ipynb #2fd9aefd
 def read_studies(
     cfg:EvalConfig, # Which conversations, how many, where their pictures are
 )->Studies:
@@ -189,7 +192,7 @@ def read_studies(
     items = read_items(path, cfg.num_samples, cfg.seed, cfg.image_root, rejects)
     return Studies(path, train_path, items, manifest_of(path, cfg.run), rejects)
 
-# %% ../../nbs/score/04_systems.ipynb #4148e534
+# %% ../../nbs/score/04_systems.ipynb #3345bff1
 def other_study(
     items:list, # From `read_items`
     units:list, # Patient of each, from `patients_of`
@@ -203,11 +206,11 @@ def other_study(
     for own,other in zip(order, order[step:] + order[:step]): given[own] = other
     return given
 
-# %% ../../nbs/score/04_systems.ipynb #3080e64e
+# %% ../../nbs/score/04_systems.ipynb #5ce9442f
 CONSTANT = ('FINDINGS:\nThe heart is normal in size. The mediastinum is unremarkable. The lungs are clear. '
             'There is no pleural effusion or pneumothorax.\n\nIMPRESSION:\nNo acute cardiopulmonary abnormality.')
 
-# %% ../../nbs/score/04_systems.ipynb #dada5bfb
+# %% ../../nbs/score/04_systems.ipynb #a1e4ecfb
 def blank_like(
     path, # An X-ray file
 ): # `PIL.Image`, uniform mid-grey, same size
@@ -215,7 +218,7 @@ def blank_like(
     from PIL import Image
     with Image.open(path) as im: return Image.new('L', im.size, 127)
 
-# %% ../../nbs/score/04_systems.ipynb #c70ffbe8
+# %% ../../nbs/score/04_systems.ipynb #0b0b20a1
 NOISE_PICTURES = 8
 
 def noise_like(
@@ -228,24 +231,26 @@ def noise_like(
     grey = np.random.default_rng(which).integers(0, 256, (height, width), dtype=np.uint8)
     return Image.fromarray(grey)
 
-# %% ../../nbs/score/04_systems.ipynb #9af5650f
+# %% ../../nbs/score/04_systems.ipynb #0a10af93
 @dataclass(frozen=True)
 class Shown:
     "What a system sees of one study"
     name:str # The same for the same pictures
     pictures:list # Paths or pictures
 
+# %% ../../nbs/score/04_systems.ipynb #8452921f
 def _blank(item):
     "A grey picture for each X-ray of a study"
     pictures = [blank_like(path) for path in item['images']]
     return Shown(str([im.size for im in pictures]), pictures)
 
+# %% ../../nbs/score/04_systems.ipynb #0fcc24f8
 def _noise(item, seed):
     "Noise for each X-ray of a study"
     which = int(study_order(seed, item['id']), 16) % NOISE_PICTURES
     return Shown(f'{which} {len(item["images"])}', [noise_like(path, which) for path in item['images']])
 
-# %% ../../nbs/score/04_systems.ipynb #018b64aa
+# %% ../../nbs/score/04_systems.ipynb #49401f3c
 def inputs_of(
     system:str, # `tuned`, `base`, `shuffled`, `blank` or `noise`
     items:list, # From `read_items`
