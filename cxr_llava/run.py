@@ -51,3 +51,5 @@ def main(
 )->int: # Exit code
     "Command line of the whole job: `cxr_run --source table --path metadata.csv --run runs/mine`"
     return run_cli(RunConfig, run_all, argv, prog='cxr_run')
+
+if __name__ == '__main__' and globals().get('__spec__'): main()

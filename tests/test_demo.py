@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from cxr_llava.core.files import CXRError
-from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.bases import tiny_adapter
 from cxr_llava.vlm.generate import Report
 from cxr_llava.vlm.load import load_model
 from cxr_llava.panel.parts import NOTICE, report_card

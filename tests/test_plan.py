@@ -27,13 +27,13 @@ def test_the_count_is_that_of_the_model_built(base, config):
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import LlavaConfig, LlavaForConditionalGeneration
-    from cxr_llava.vlm.family import LORA_TARGETS
+    from cxr_llava.vlm.family import Family
     c = LlavaConfig(text_config=dict(model_type='llama', **config))
     s = model_shape(c.to_dict())
     if base != 'grouped': assert s == base_shape(base)
     with torch.device('meta'): m = LlavaForConditionalGeneration(c)
     assert sum(p.numel() for p in m.parameters()) == sum(s.weights.values())
-    pm = get_peft_model(m, LoraConfig(r=16, target_modules=LORA_TARGETS))
+    pm = get_peft_model(m, LoraConfig(r=16, target_modules=Family.lora_targets))
     assert sum(p.numel() for p in pm.parameters() if p.requires_grad) == lora_weights(s)
 
 def test_arithmetic_as_counted():

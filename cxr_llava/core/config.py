@@ -279,6 +279,3 @@ def run_cli(
     except KeyboardInterrupt:
         _stop('stopped; files already written are whole, and the same command goes on from them', 130)
     return 0
-
-# %% ../../nbs/core/02_config.ipynb #5519ebe7
-_as_type, _read_yaml, _SECRET = as_type, read_yaml, ('token', 'secret', 'password') # until the last importer is changed

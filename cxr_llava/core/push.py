@@ -8,7 +8,7 @@ __all__ = ['CHAIN', 'NEED', 'WHEELS', 'NOTEBOOKS', 'FOLDER', 'POLL', 'PATIENCE',
            'push_folder', 'push_wheels', 'status', 'wait_for', 'pull_output', 'push', 'run_kaggle', 'main']
 
 # %% ../../nbs/core/06_push.ipynb #a8620c3e
-import json, os, re, shutil, subprocess, sys, tempfile, time
+import os, re, shutil, subprocess, sys, tempfile, time
 from dataclasses import dataclass
 from pathlib import Path
 from .config import Config, run_cli

@@ -179,7 +179,7 @@ def check_adapter(
 ):
     "Check that an adapter is whole, as far as it is here. Raises `CXRError`"
     from cxr_llava.vlm.adapters import adapter_folder, read_adapter
-    from cxr_llava.vlm.family import is_hub_id, pinned
+    from cxr_llava.vlm.bases import is_hub_id, pinned
     if is_hub_id(path) and not Path(path).parent.is_dir(): pinned(path)
     else: read_adapter(adapter_folder(path))
 
@@ -190,7 +190,7 @@ def check_stage(
     made, # Absolute paths that will be there
 ):
     "Check everything about one stage. Raises `CXRError`"
-    from cxr_llava.vlm.family import base_name
+    from cxr_llava.vlm.bases import base_name
     check_paths(stage, cfg, made)
     check_needs(stage, cfg, made)
     if getattr(cfg, 'base', ''): base_name(cfg.base)
