@@ -44,3 +44,5 @@ def main(
 )->int: # 0
     "`cxr_data`: read a source, split it, audit it, write the manifest"
     return run_cli(DataConfig, build_dataset, argv, prog='cxr_data')
+
+if __name__ == '__main__' and globals().get('__spec__'): main()

@@ -38,3 +38,5 @@ def main(
 )->int: # Exit code
     "Command line of the prompts stage"
     return run_cli(PromptConfig, make_conversations, argv, prog='cxr_prompts')
+
+if __name__ == '__main__' and globals().get('__spec__'): main()

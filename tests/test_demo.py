@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from cxr_llava.core.files import CXRError
-from cxr_llava.vlm.family import tiny_adapter
+from cxr_llava.vlm.bases import tiny_adapter
 from cxr_llava.vlm.generate import Report
 from cxr_llava.vlm.load import load_model
 from cxr_llava.panel.parts import NOTICE, report_card
@@ -234,7 +234,7 @@ def test_all_three_files(panel):
     txt, js, page = raw(panel)
     page = page.decode()
     assert page.startswith('<!doctype html>') and page.count(NOTICE) == 2 and 'Left pleural effusion.' in page and 'src="data:image/jpeg' in page
-    assert '@media print' in page and 'position: fixed' in page # the notice is on every sheet
+    assert '@media print' in page and 'table-footer-group' in page # the notice is on every sheet of paper
     assert '<script' not in page and 'http' not in page # nothing runs, nothing is fetched
 
 def test_file_name_is_saved_only_when_asked(panel, tmp_path):

@@ -1,8 +1,8 @@
-"Relevance maps point at the place, on phantoms of which the place is known; certainty is about findings"
+"Relevance maps leave the model as it was; certainty is about findings. How well both work is measured and tested on the page of `vlm/06_certainty`"
 import numpy as np
 import pytest
 from cxr_llava.core.files import CXRError
-from cxr_llava.vlm.certainty import Certainty, inside, interval, MAPS, measure_places, phantom_cases, SURE
+from cxr_llava.vlm.certainty import Certainty, SURE
 from cxr_llava.vlm.bases import tiny_adapter
 from cxr_llava.vlm.load import load_model
 from cxr_llava.xray.drawing import phantom_xray
@@ -14,14 +14,6 @@ def m(): return load_model(tiny_adapter())
 def case(m):
     x = phantom_xray(2, effusion='left', effusion_size='large')
     return x, m.generate_report(x)
-
-def test_maps_beat_chance(m):
-    "Twice the share that chance would put on the place, the lower end of the interval above chance; half of the strongest patches on it"
-    rows = [r for r in measure_places(m, phantom_cases(m, 22, seed=901)) if r['map'] == MAPS[0]]
-    share, chance, hit = (np.array([r[k] for r in rows], float) for k in ('inside', 'chance', 'hit'))
-    assert len(rows) >= 8
-    assert interval(share - chance, [r['study'] for r in rows])[1] > 0
-    assert share.mean() > 2.5*chance.mean() and hit.mean() > .5
 
 def test_map_of_a_sentence(m, case):
     x, rep = case
@@ -47,13 +39,6 @@ def test_two_views_and_edited_text(m, case):
     assert len(maps) == 2 and sum(o.sum() for o in maps) == pytest.approx(1)
     for i in (-1, len(rep.sentences)):
         with pytest.raises(CXRError, match='no sentence'): m.relevance(x, rep, i)
-
-def test_share_by_chance():
-    mask = np.zeros((80, 80))
-    mask[:40, :40] = 1
-    heat = np.zeros((8, 8))
-    heat[1, 1] = 1
-    assert inside(heat, mask) == dict(inside=1, chance=.25, hit=True) and inside(heat[::-1], mask) == dict(inside=0, chance=.25, hit=False)
 
 def test_certainty(m, case):
     x, rep = case

@@ -122,7 +122,7 @@ DAMAGED_ADAPTERS |= {'auto_mapping=5': (change(CFG, auto_mapping=5), 'code of it
 
 @pytest.mark.parametrize('name', DAMAGED_ADAPTERS)
 def test_damaged_adapter(name, tmp_path):
-    from cxr_llava.vlm.family import tiny_adapter
+    from cxr_llava.vlm.bases import tiny_adapter
     spoil, says = DAMAGED_ADAPTERS[name]
     d = shutil.copytree(tiny_adapter(), tmp_path/'adapter')
     spoil(d)
@@ -140,7 +140,7 @@ DAMAGED_BASES |= {'tokenizer={}': (write(TOK, b'{}'), 'cannot be loaded'), 'proc
 @pytest.mark.parametrize('name', DAMAGED_BASES)
 def test_damaged_base(name, tmp_path):
     "Found when it is loaded, not when a report is asked for"
-    from cxr_llava.vlm.family import tiny_dir
+    from cxr_llava.vlm.bases import tiny_dir
     spoil, says = DAMAGED_BASES[name]
     d = shutil.copytree(tiny_dir(), tmp_path/'base', ignore=shutil.ignore_patterns('adapter'))
     spoil(d)

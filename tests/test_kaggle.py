@@ -321,7 +321,7 @@ def test_kaggle_package_is_never_imported():
 
 @pytest.mark.parametrize('at', ['models/owner/llava-1.5/transformers/7b-hf/1', 'llava-1.5/transformers/7b-hf/1', 'datasets/owner/llava-7b', 'llava-7b', 'notebooks/owner/my-base/model'])
 def test_attached_base_model(tmp_path, monkeypatch, at):
-    from cxr_llava.vlm.family import attached_base
+    from cxr_llava.vlm.bases import attached_base
     monkeypatch.setenv('CXR_KAGGLE_ROOT', str(tmp_path))
     d = tmp_path/'input'/at
     d.mkdir(parents=True)

@@ -62,5 +62,5 @@ def test_wheel_holds_what_it_should(tmp_path):
     r = subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', 'dist', '.'], cwd=tmp_path, capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     names = zipfile.ZipFile(next((tmp_path/'dist').glob('*.whl'))).namelist()
-    assert 'cxr_llava/core/files.py' in names and 'cxr_llava/tiny_llava/model.safetensors' in names
+    for o in ('core/files.py', 'tiny_llava/model.safetensors', 'templates/summary.html', 'templates/summary.css'): assert f'cxr_llava/{o}' in names, o
     assert any(o.endswith('licenses/LICENSE') for o in names)

@@ -66,7 +66,7 @@ def trained(d, n):
     "The tiny adapter as if `n` conversations had been learned from"
     import shutil
     from cxr_llava.vlm.adapters import read_adapter
-    from cxr_llava.vlm.family import tiny_adapter
+    from cxr_llava.vlm.bases import tiny_adapter
     shutil.copytree(tiny_adapter(), d/'adapter', dirs_exist_ok=True, copy_function=shutil.copyfile)
     write_json(d/'finetune.json', dict(conversations=n, base='tiny', adapter_hash=read_adapter(d/'adapter')['hash']))
 

@@ -64,7 +64,9 @@ def test_a_second_model_family(qwen):
     assert fam.features(m.bare, fam.pixels(m.processor, [x, other])).shape == (2, 64)
     assert fam.shape(m.bare.config.to_dict()).layers == len(fam.blocks(m.bare)) == 3
     model, processor = load_base(str(qwen))
-    learn_a_step(model, processor, [dict(ids=ids, labels=labels, images=[x])]*2)
+    x.save(qwen/'x.png')
+    longer = fam.encode(m.processor, [*turns[:1], {'from': 'gpt', 'value': 'FINDINGS:\nThe heart is large.'}])
+    learn_a_step(model, processor, [dict(ids=i, labels=l, images=[str(qwen/'x.png')]) for i,l in ((ids, labels), longer)])
 
 def test_a_second_family_is_finetuned(qwen, tmp_path):
     "Planned, trained with the collator and recomputed layers, looked at, saved, and loaded again"
@@ -93,17 +95,17 @@ def test_written_as_transformers_writes(qwen):
     assert m.generate_report(x, max_new_tokens=24).text == m._text(out[0, ids.shape[1]:].tolist()).strip()
 
 def learn_a_step(model, processor, rows):
-    "LoRA on the family's weights; a step makes the loss smaller"
+    "The collator and LoRA of the training, some layers recomputed; a few steps make the loss smaller"
+    from types import SimpleNamespace
     import torch
-    from peft import LoraConfig, get_peft_model
-    from cxr_llava.vlm.family import family_of
-    family = family_of(model)
-    pm = get_peft_model(model, LoraConfig(r=4, target_modules=family.lora_targets))
-    ids, labels = torch.tensor([r['ids'] for r in rows]), torch.tensor([r['labels'] for r in rows])
-    inputs = family.inputs(processor, family.pixels(processor, [x for r in rows for x in r['images']]), ids)
+    from cxr_llava.train.batch import Collator, XRayStore
+    from cxr_llava.train.loop import add_lora, recompute
+    pm = add_lora(model, SimpleNamespace(lora_r=4, alpha=8, dropout=0.)).train()
+    assert recompute(pm, 2) == 2
+    batch = Collator(XRayStore(processor), processor.tokenizer.pad_token_id)(rows)
     opt, losses = torch.optim.SGD([p for p in pm.parameters() if p.requires_grad], lr=1.), []
     for _ in range(3):
-        loss = pm(input_ids=ids, labels=labels, **inputs).loss
+        loss = pm(**batch).loss
         losses.append(float(loss.detach()))
         loss.backward()
         opt.step()

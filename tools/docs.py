@@ -102,10 +102,13 @@ def glossed(md, words, seen):
     longest = '|'.join(map(re.escape, sorted(words, key=len, reverse=True)))
     return re.sub(rf'{_NOT_PROSE}|\b(?P<word>{longest})s?\b', one, md, flags=re.S | re.M | re.I)
 
-def tidied(md, stems):
-    "Quarto callouts to MyST, links between notebooks to links between pages"
+def tidied(md, stems, wing=''):
+    "Quarto callouts to MyST, links between notebooks to links between pages; a chapter may name others of its `wing` alone"
+    def to_page(m):
+        stem = next((o for o in (m[1], f'{wing}/{m[1]}') if o in stems), None)
+        return f']({page_name(stem)}.ipynb{m[2] or ""})' if stem else m[0]
     md = re.sub(r'^::: ?\{\.callout-(\w+)\}\n(.*?)^:::$', lambda m: f':::{{{m[1]}}}\n{m[2]}:::', md, flags=re.S | re.M)
-    return re.sub(r'\]\((?:nbs/|\.\./)?((?:\w+/)?\d\d[a-z]?_\w+)\.ipynb(#[\w.-]*)?\)', lambda m: f']({page_name(m[1])}.ipynb{m[2] or ""})' if m[1] in stems else m[0], md)
+    return re.sub(r'\]\((?:nbs/|\.\./)?((?:\w+/)?\d\d[a-z]?_\w+)\.ipynb(#[\w.-]*)?\)', to_page, md)
 
 # ---- one notebook, one page
 
@@ -179,7 +182,7 @@ def page(path, names, stems, ini, words):
         flags = set(re.findall(r'^#\|\s*(\w+)', src, re.M))
         code = '\n'.join(o for o in src.splitlines() if not o.startswith('#|')).strip('\n')
         if c['cell_type'] == 'markdown':
-            s = tidied(src, stems)
+            s = tidied(src, stems, path.parent.name)
             if not i: s = re.sub(r'\n> (.*)', lambda m: f'\n\n<p class="subtitle">{html.escape(m[1])}</p>\n\n' + links(path, module, ini), s, count=1)
             md(linked(glossed(s, words, seen), names, page_name(stem_of(path))))
             continue

@@ -10,7 +10,7 @@ __all__ = ['SESSION_HOURS', 'KEPT_BYTES', 'on_kaggle', 'is_batch', 'scratch', 's
 import math, os, shutil, time
 from pathlib import Path
 from .files import CXRError
-from .run_folder import _mounts, kaggle_root, run_root, size_words, versions
+from .run_folder import mounts, kaggle_root, run_root, size_words, versions
 
 # %% ../../nbs/core/05_kaggle.ipynb #12a90bfe
 def on_kaggle()->bool: # A Kaggle kernel runs this
@@ -68,7 +68,7 @@ def inputs(
 )->list: # Folders, sorted
     "List everything that is attached to this notebook, in both mount layouts"
     top = kaggle_root()/'input'
-    return [path for path in _mounts() if not kind or path.is_relative_to(top/kind)]
+    return [path for path in mounts() if not kind or path.is_relative_to(top/kind)]
 
 # %% ../../nbs/core/05_kaggle.ipynb #bda6a5c3
 def secret(
@@ -139,9 +139,7 @@ def _output_row(path):
     files = [f for f in path.rglob('*') if f.is_file()] if path.is_dir() else [path]
     return len(files), sum(f.stat().st_size for f in files)
 
-def outputs(
-    run=None, # Run folder; empty for the default
-): # A table for the last cell of a notebook
+def outputs(run=None): # A table for the last cell of a notebook
     "Show what lies in the run folder, with sizes"
     from IPython.display import Markdown
     root = run_root(run)

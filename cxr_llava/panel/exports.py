@@ -7,17 +7,18 @@ __all__ = ['FORMATS', 'xray_facts', 'model_sections', 'prompt_indication', 'repo
            'record_text', 'record_page', 'export_report', 'download_links']
 
 # %% ../../nbs/panel/01_exports.ipynb #3e022726
-import base64, json, os
+import json, os
+from base64 import b64encode
 from datetime import datetime, timezone
 from pathlib import Path
 from ..core.files import CXRError, sha256
-from .parts import made_by, NOTICE, picture_uri, piece, readable, templates, text_labels
+from .parts import found_and_denied, made_by, NOTICE, picture_uri, piece, readable, templates, text_labels
 from ..report.sections import join_sections
 from ..vlm.chat_format import neutralise, parse_answer
 
 # %% ../../nbs/panel/01_exports.ipynb #ffdc0628
-def xray_facts(xray)->dict: # `size`, `pixels` (first 16 digits of the SHA-256 of the grey levels) and `notes`
-    "Collect what may be known about an X-ray"
+def xray_facts(xray)->dict: # `size`, `pixels` and `notes`
+    "Collect what may be known about an X-ray; `pixels` begins the SHA-256 of its grey levels"
     im = xray.image
     pixels = f'{im.width}x{im.height}'.encode() + im.tobytes()
     return dict(size=list(im.size), pixels=sha256(pixels)[:16], notes=list(xray.notes))
@@ -45,8 +46,11 @@ def _changed_indication(report, indication):
 # %% ../../nbs/panel/01_exports.ipynb #47d0c011
 def _without_paths(provenance):
     "Keep only the names of folders on this computer"
-    paths = {key: provenance[key] for key in ('adapter', 'base') if os.path.isabs(str(provenance.get(key, '')))}
-    return dict(provenance) | {key: Path(path).name for key,path in paths.items()}
+    kept = dict(provenance)
+    for key in ('adapter', 'base'):
+        place = str(kept.get(key, ''))
+        if os.path.isabs(place): kept[key] = Path(place).name
+    return kept
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c012
 def report_record(
@@ -66,11 +70,13 @@ def report_record(
     return dict(disclaimer=NOTICE, xray=readable(name),
         xrays=[dict(size=facts['size'], pixels=facts['pixels']) for facts in xrays],
         indication=prompt_indication(report.prompt), findings=findings, impression=impression,
-        edited=(findings.strip(), impression.strip()) != own, generated=report.text, stopped=report.stopped,
+        edited=(findings.strip(), impression.strip()) != own,
+        generated=report.text, stopped=report.stopped,
         labels=text_labels(join_sections(findings, impression)),
         notes=list(dict.fromkeys(notes)) + _changed_indication(report, indication),
         questions=[dict(question=readable(question), answer=answer) for question,answer in turns],
-        provenance=_without_paths(report.provenance), saved=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        provenance=_without_paths(report.provenance),
+        saved=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
 # %% ../../nbs/panel/01_exports.ipynb #13ca9ccf
 def _xray_words(facts):
@@ -81,7 +87,8 @@ def _xray_words(facts):
 # %% ../../nbs/panel/01_exports.ipynb #47d0c014
 def record_facts(rec:dict)->list: # (what, words) pairs
     "List what must be known about a record besides its text"
-    facts = [('X-ray', rec['xray']), ('Indication', rec['indication']), ('Pixels', ', '.join(map(_xray_words, rec['xrays']))),
+    pixels = ', '.join(map(_xray_words, rec['xrays']))
+    facts = [('X-ray', rec['xray']), ('Indication', rec['indication']), ('Pixels', pixels),
         ('Model', made_by(rec['provenance'])), ('Saved', rec['saved'])]
     notes = rec['notes'] + ['the model did not finish this text']*(not rec['stopped'])
     return [fact for fact in facts if fact[1]] + [('Note', note) for note in notes]
@@ -108,15 +115,15 @@ def record_page(
     pictures=(), # Its X-rays; mode 'L'
 )->str: # An HTML file
     "Write a record as a page to print"
-    found = [('possible ' if state == -1 else '') + finding.lower() for finding,state in rec['labels'].items() if state in (1, -1)]
+    found, _ = found_and_denied(rec['labels'])
     page = templates().get_template('report_export.html')
-    return page.render(title=record_title(rec), record=rec, found=found, facts=record_facts(rec), pictures=[picture_uri(im, 700) for im in pictures])
+    return page.render(title=record_title(rec), record=rec, facts=record_facts(rec),
+        found=[words for _,words in found], pictures=[picture_uri(im, 700) for im in pictures])
 
 # %% ../../nbs/panel/01_exports.ipynb #ad65cfab
-def _as_json(rec, pictures=()): return json.dumps(rec, ensure_ascii=False, indent=1)
-def _as_text(rec, pictures=()): return record_text(rec)
-
-FORMATS = {'Text': ('txt', 'text/plain;charset=utf-8', _as_text), 'JSON': ('json', 'application/json', _as_json),
+FORMATS = {
+    'Text': ('txt', 'text/plain;charset=utf-8', lambda rec, _: record_text(rec)),
+    'JSON': ('json', 'application/json', lambda rec, _: json.dumps(rec, ensure_ascii=False, indent=1)),
     'Page': ('html', 'text/html;charset=utf-8', record_page)} # Kind -> suffix, media type, writer
 
 # %% ../../nbs/panel/01_exports.ipynb #05e7a3fa
@@ -131,14 +138,13 @@ def export_report(
     return write(rec, pictures).encode('utf-8', 'backslashreplace')
 
 # %% ../../nbs/panel/01_exports.ipynb #47d0c024
-def _base64(data): return base64.b64encode(data).decode()
-
 def download_links(
     rec:dict, # From `report_record`
     pictures=(), # X-rays for the page; mode 'L'
 )->str: # HTML
     "Offer a copy, and a link for every format"
     copied = f'FINDINGS:\n{rec["findings"]}\n\nIMPRESSION:\n{rec["impression"]}\n\n{rec["disclaimer"]}'
-    links = [dict(kind=kind, suffix=suffix, media=media, data=_base64(export_report(rec, kind, pictures)))
+    links = [dict(kind=kind, suffix=suffix, media=media, data=b64encode(export_report(rec, kind, pictures)).decode())
         for kind,(suffix,media,_) in FORMATS.items()]
-    return piece('links', _base64(copied.encode('utf-8', 'backslashreplace')), links, rec['edited'])
+    text = b64encode(copied.encode('utf-8', 'backslashreplace')).decode()
+    return piece('links', text, links, rec['edited'])

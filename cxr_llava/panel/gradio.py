@@ -38,7 +38,8 @@ def looks_credentialed(*paths)->str: # What gave it away, or ''
     "Say what shows that restricted data stand behind X-rays, folders or adapters; empty paths are skipped"
     for path in map(Path, filter(None, paths)):
         entries = list_folder(path) if path.is_dir() else []
-        signs = [is_restricted(path, *entries), *(is_restricted(source=source) for source in _sources_beside(path))]
+        signs = [is_restricted(path, *entries)]
+        signs += [is_restricted(source=source) for source in _sources_beside(path)]
         if any(signs): return next(filter(None, signs))
     return ''
 
@@ -49,7 +50,7 @@ UPLOAD_MB = 200 # Largest upload
 class DemoConfig(Config):
     "Serve the panel as a web page on this computer, or share it with a link"
     local_model:str = '' # Adapter: folder or hub id; empty for the one of the run
-    folder:str = '' # Folder of X-rays that may be picked from, on this computer; empty for attached data or the run's
+    folder:str = '' # Folder of X-rays to pick from, without --share; empty for attached data or the run's
     share:bool = False # Make a public link, with a password, through Gradio's servers
     port:int = 8866 # Where to listen, on 127.0.0.1
 
@@ -64,8 +65,8 @@ def web_panel(
     try:
         with contextlib.redirect_stdout(io.StringIO()): model = demo_model(local_model, run=run)
     except CXRError as error:
-        notice = f'<div class="cxr-notice">{NOTICE}</div>'
-        return HTML(f'<style>{styles("card", "panel")}</style><div class="cxr-panel">{status_html(error, "error")}{notice}</div>')
+        words = f'{status_html(error, "error")}<div class="cxr-notice">{NOTICE}</div>'
+        return HTML(f'<style>{styles("card", "panel")}</style><div class="cxr-panel">{words}</div>')
     return ReportPanel(model, folder, browse=False, upload_mb=UPLOAD_MB)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c009
@@ -73,7 +74,8 @@ def one_cell(src:str)->dict: # A notebook
     "Make a notebook of one cell"
     cell = dict(cell_type='code', id='panel', metadata={}, source=src, outputs=[], execution_count=None)
     kernel = dict(name='python3', display_name='Python 3', language='python')
-    return dict(nbformat=4, nbformat_minor=5, metadata=dict(kernelspec=kernel, title='Chest X-ray report'), cells=[cell])
+    about = dict(kernelspec=kernel, title='Chest X-ray report')
+    return dict(nbformat=4, nbformat_minor=5, metadata=about, cells=[cell])
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c010
 def _absolute(path):
@@ -95,16 +97,18 @@ def voila_env(folder)->dict: # Environment for Voila
     (page/'conf.json').write_text('{"base_template": "lab"}')
     source, *_ = templates().loader.get_source(templates(), 'voila_page.html')
     (page/'index.html.j2').write_text(source)
-    installed = [str(file.locate()) for file in metadata.files('voila') or [] if str(file).endswith('lab/index.html.j2')]
-    paths = [str(folder), *(file.split('/voila/templates')[0] for file in installed), os.environ.get('JUPYTER_PATH')]
-    quiet = 'ignore::DeprecationWarning:traitlets.traitlets' # for the form of an option that older versions of traitlets take too
-    return os.environ | dict(PYTHONWARNINGS=quiet, JUPYTER_PATH=os.pathsep.join(filter(None, paths)))
+    installed = [str(file.locate()) for file in metadata.files('voila') or []]
+    own = [file.split('/voila/templates')[0] for file in installed if file.endswith('lab/index.html.j2')]
+    paths = filter(None, [str(folder), *own, os.environ.get('JUPYTER_PATH')])
+    quiet = 'ignore::DeprecationWarning:traitlets.traitlets' # an option has the form for older versions
+    return os.environ | dict(PYTHONWARNINGS=quiet, JUPYTER_PATH=os.pathsep.join(paths))
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c012
 def voila_command(notebook, port:int, browser:bool=False)->list: # Arguments of a process
     "Write the command that serves a notebook"
     size = dict(websocket_max_message_size=UPLOAD_MB*1_100_000)
-    options = [f'--port={port}', '--Voila.ip=127.0.0.1', f'--Voila.tornado_settings={size!r}', '--template=cxr', '--Voila.log_level=WARN']
+    options = [f'--port={port}', '--Voila.ip=127.0.0.1', f'--Voila.tornado_settings={size!r}',
+        '--template=cxr', '--Voila.log_level=WARN']
     if not browser: options.append('--no-browser')
     return [sys.executable, '-m', 'voila', str(notebook), *options]
 
@@ -117,7 +121,8 @@ def serve_voila(cfg:DemoConfig):
         notebook.write_text(json.dumps(demo_notebook(cfg)), encoding='utf-8')
         say(f'Panel: http://127.0.0.1:{cfg.port}  (Ctrl-C ends it). {NOTICE}')
         done = subprocess.run(voila_command(notebook, cfg.port, browser=True), env=voila_env(folder))
-    if done.returncode: raise CXRError(f'Voila ended with code {done.returncode}: read its message above; another --port may help.')
+    if done.returncode:
+        raise CXRError(f'Voila ended with code {done.returncode}: read its message above; another --port may help.')
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c015
 IN_TRANSIT = 60 # Seconds: younger files may still be on their way
@@ -138,7 +143,9 @@ def read_uploads(
     try:
         if not paths: raise CXRError('There is no file: choose an X-ray to upload.')
         sign = is_restricted(*[path.name for path in paths]) if shared else ''
-        if sign: raise CXRError(f'This file must not go through a public link ({sign} in its name): run cxr_demo without --share.')
+        if sign:
+            raise CXRError(f'This file must not go through a public link ({sign} in its name): '
+                'run cxr_demo without --share.')
         return read_study(paths, [path.name for path in paths])
     finally:
         for path in paths: path.unlink(missing_ok=True)
@@ -153,7 +160,8 @@ def _viewer_fields(gr, page):
         page.high = gr.Slider(1, 255, 255, step=1, label='White level')
     page.invert = gr.Checkbox(label='Invert', container=False)
     with gr.Row():
-        page.evidence = gr.Dropdown([('No overlay', -1)], value=-1, label='Evidence for', info=EVIDENCE_CAUTION, scale=2)
+        nothing = [('No overlay', -1)]
+        page.evidence = gr.Dropdown(nothing, value=-1, label='Evidence for', info=EVIDENCE_CAUTION, scale=2)
         page.opacity = gr.Slider(0, 1, .6, step=.05, label='Opacity')
     with gr.Row(): page.examples = [gr.Button(name, size='sm') for name in EXAMPLES]
     kinds = 'X-ray: PNG, JPEG, TIFF, WebP, BMP or DICOM; two files are two views'
@@ -168,7 +176,8 @@ def _buttons(gr, page, place, **looks):
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c019
 def _report_fields(gr, page):
     "Make the fields of the report, and of what follows from it"
-    page.indication = gr.Textbox(label='Indication, if known', placeholder='such as: shortness of breath', max_length=1000)
+    example = 'such as: shortness of breath'
+    page.indication = gr.Textbox(label='Indication, if known', placeholder=example, max_length=1000)
     with gr.Row():
         _buttons(gr, page, 'report', variant='primary')
         page.stop = gr.Button('Stop')
@@ -206,8 +215,8 @@ def layout(gr, model)->SimpleNamespace: # Fields by the names of parts and actio
     return page
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c023
-PARTS = ('viewer', 'status', 'progress', 'findings', 'impression', 'chips', 'doubts', 'links', 'log', 'question', 'reference', 'indication',
-    'compared', 'base_text', 'upload', 'evidence') # What updates may change
+PARTS = ('viewer evidence upload status progress findings impression indication chips doubts links '
+    'log question reference compared base_text').split() # What updates may change
 
 def as_outputs(parts:dict)->list: # One value for each of `PARTS`
     "Write the parts of an update as Gradio takes them"
@@ -238,11 +247,12 @@ def connect_actions(page, options:dict):
         pressed = getattr(page, action.name, None)
         if pressed is None: continue
         fields = [name for name in action.inputs if hasattr(page, name)]
-        event, inputs = action_event(action.name, fields), [page.session, *[getattr(page, name) for name in fields]]
+        event = action_event(action.name, fields)
+        inputs = [page.session, *[getattr(page, name) for name in fields]]
         pressed.click(event, inputs, **options)
         if action.name == 'ask': page.question.submit(event, inputs, **options)
-    def stop(session): session.stop()
-    page.stop.click(stop, page.session, None, queue=False, **{name: options[name] for name in options if name.startswith('api')})
+    hidden = {name: options[name] for name in options if name.startswith('api')}
+    page.stop.click(lambda session: session.stop(), page.session, None, queue=False, **hidden)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c026
 def connect_inputs(page, options:dict, shared:bool):
@@ -276,13 +286,15 @@ def _looks(gr):
     fonts = ['system-ui', 'Segoe UI', 'Roboto', 'Arial', 'sans-serif']
     theme = gr.themes.Default(primary_hue='teal', neutral_hue='stone', font=fonts, font_mono=['monospace'])
     theme = theme.set(body_background_fill='#fbfaf7')
-    return dict(theme=theme, css=styles('card', 'panel', 'gradio'), js="() => document.body.classList.remove('dark')")
+    script = "() => document.body.classList.remove('dark')"
+    return dict(theme=theme, css=styles('card', 'panel', 'gradio'), js=script)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c028
 def _event_options(gr, page):
     "What all events have in common; none can be called from outside the page"
+    known = inspect.signature(page.stop.click).parameters
     hidden = dict(api_name=False) # Gradio 5
-    if 'api_visibility' in inspect.signature(page.stop.click).parameters: hidden = dict(api_visibility='private') # Gradio 6
+    if 'api_visibility' in known: hidden = dict(api_visibility='private') # Gradio 6
     return dict(outputs=[getattr(page, name) for name in PARTS], show_progress='hidden', **hidden)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c029
@@ -293,30 +305,34 @@ def gradio_app(
     "Make the panel as a Gradio page"
     import gradio as gr
     looks = _looks(gr)
-    early = 'theme' in inspect.signature(gr.Blocks.__init__).parameters # Gradio 5 wants the looks here, 6 when it is launched
-    with gr.Blocks(title='Chest X-ray report', analytics_enabled=False, delete_cache=(600, 3600), **(looks if early else {})) as app:
+    late = 'theme' not in inspect.signature(gr.Blocks.__init__).parameters # Gradio 6 wants the looks at launch
+    now, launch = ({}, looks) if late else (looks, {})
+    with gr.Blocks(title='Chest X-ray report', analytics_enabled=False, delete_cache=(600, 3600), **now) as app:
         page = layout(gr, model)
         options = _event_options(gr, page)
         connect_actions(page, options)
         connect_inputs(page, options, shared)
         connect_fields(page, options)
         app.load(lambda: Session(model, keep=1), None, page.session, queue=False)
-    return app.queue(max_size=8, default_concurrency_limit=1), {} if early else looks
+    return app.queue(max_size=8, default_concurrency_limit=1), launch
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c033
 def launch_options(cfg, password:str)->dict: # Arguments of `gradio.Blocks.launch`
     "Keep everything closed that nobody asked for"
-    return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share, auth=('cxr', password), allowed_paths=[], show_error=False,
-        max_file_size=f'{UPLOAD_MB}mb', inbrowser=True, quiet=True, ssr_mode=False, prevent_thread_lock=True)
+    return dict(server_name='127.0.0.1', server_port=cfg.port, share=cfg.share,
+        auth=('cxr', password), allowed_paths=[], show_error=False, max_file_size=f'{UPLOAD_MB}mb',
+        inbrowser=True, quiet=True, ssr_mode=False, prevent_thread_lock=True)
 
 # %% ../../nbs/panel/05_gradio.ipynb #7478672a
 def check_share(cfg:DemoConfig):
     "Warn before a link is made. Raises `CXRError` when it must not be"
     if not cfg.share: return
     found = looks_credentialed(cfg.local_model, cfg.folder, run_root(cfg.run)/'adapter')
-    if found: raise CXRError(f'Restricted data stand behind this ({found}), and a link would share them, which their agreement forbids: run cxr_demo without --share.')
-    say('Warning: --share sends what visitors upload, and what the model answers, through servers of Gradio. Whoever has link and password can use the model. '
-        'Upload no X-ray that may not leave this computer, and none from MIMIC-CXR.')
+    if found:
+        raise CXRError(f'Restricted data stand behind this ({found}), and a link would share them, '
+            'which their agreement forbids: run cxr_demo without --share.')
+    say('Warning: --share sends what visitors upload, and what the model answers, through servers of Gradio. '
+        'Whoever has link and password can use the model. Upload no X-ray that may not leave this computer, and none from MIMIC-CXR.')
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c034
 def serve_gradio(cfg:DemoConfig):
@@ -327,8 +343,10 @@ def serve_gradio(cfg:DemoConfig):
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED='False')
         app, looks = gradio_app(model, cfg.share)
         try: _, local, link = app.launch(**launch_options(cfg, password), **looks)
-        except OSError as error: raise CXRError(f'Port {cfg.port} cannot be used ({error}): give another --port.') from None
-        if cfg.share and not link: say('No link could be made: Gradio cannot be reached. The page is on this computer only.')
+        except OSError as error:
+            raise CXRError(f'Port {cfg.port} cannot be used ({error}): give another --port.') from None
+        if cfg.share and not link:
+            say('No link could be made: Gradio cannot be reached. The page is on this computer only.')
         addresses = ' and '.join(filter(None, [local, link]))
         say(f'Panel: {addresses}  user: cxr  password: {password}  (Ctrl-C ends it). {NOTICE}')
         try: app.block_thread()

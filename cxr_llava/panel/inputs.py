@@ -30,7 +30,8 @@ EXAMPLES = {
 # %% ../../nbs/panel/02a_inputs.ipynb #47b0c007
 def _truth_and_seed(name):
     "What an example shows, and its seed"
-    if name not in EXAMPLES: raise CXRError(f'There is no example `{name}`: choose one of {", ".join(EXAMPLES)}.')
+    if name not in EXAMPLES:
+        raise CXRError(f'There is no example `{name}`: choose one of {", ".join(EXAMPLES)}.')
     shows = dict(EXAMPLES[name])
     shows.pop('lateral', None)
     seed = shows.pop('seed')
@@ -77,15 +78,17 @@ def start_folder(run=None)->Path: # Exists
     return Path('.')
 
 # %% ../../nbs/panel/02a_inputs.ipynb #47b0c019
-_SUFFIXES = {'', '.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.dcm', '.dicom', '.dic', '.ima'}
+_SUFFIXES = '.png .jpg .jpeg .tif .tiff .webp .bmp .dcm .dicom .dic .ima'.split()
 MOST_ENTRIES = 300 # Listed of one folder
 
 def list_folder(folder)->list: # Names, folders first and with a `/`
     "List folders and possible X-rays. Raises `CXRError` on a folder that cannot be read"
     try: found = [entry for entry in os.scandir(folder) if not entry.name.startswith('.')]
-    except (OSError, ValueError): raise CXRError(f'{folder} is not a folder that can be read: check the path.') from None
+    except (OSError, ValueError):
+        raise CXRError(f'{folder} is not a folder that can be read: check the path.') from None
     folders = sorted(entry.name + '/' for entry in found if entry.is_dir())
-    images = sorted(entry.name for entry in found if entry.is_file() and Path(entry.name).suffix.lower() in _SUFFIXES)
+    files = sorted(entry.name for entry in found if entry.is_file())
+    images = [name for name in files if Path(name).suffix.lower() in ['', *_SUFFIXES]]
     return (folders + images)[:MOST_ENTRIES]
 
 # %% ../../nbs/panel/02a_inputs.ipynb #f3aa2520

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOTICE', 'SURE_WORDS', 'WINDOWS', 'templates', 'piece', 'readable', 'status_html', 'styles', 'text_labels',
-           'chips_html', 'made_by', 'picture_uri', 'report_card', 'head_html', 'progress_html', 'draft_sections',
-           'log_html', 'doubts_html', 'windowed', 'overlaid', 'unpadded', 'viewer_html', 'label_rows', 'marked_words',
-           'compare_html']
+           'found_and_denied', 'chips_html', 'made_by', 'picture_uri', 'report_card', 'head_html', 'progress_html',
+           'draft_sections', 'log_html', 'doubts_html', 'windowed', 'overlaid', 'unpadded', 'viewer_html', 'label_rows',
+           'marked_words', 'compare_html']
 
 # %% ../../nbs/panel/02_parts.ipynb #274f34d1
 import base64, io, re
@@ -25,7 +25,8 @@ from ..xray.read import XRay
 def templates():
     "The templates of the package"
     from jinja2 import Environment, PackageLoader
-    return Environment(loader=PackageLoader('cxr_llava'), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    loader = PackageLoader('cxr_llava')
+    return Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c004
 def piece(name:str, *values)->str: # HTML
@@ -65,12 +66,17 @@ def _chip(finding, state):
     if state == -1: return 'maybe', f'possible {name}'
     return ('none' if finding == 'No Finding' else 'sure'), name
 
+# %% ../../nbs/panel/02_parts.ipynb #47a0c040
+def found_and_denied(labels:dict)->tuple: # (kind, words) pairs of what is found; names of what is denied
+    "Sort findings into those asserted or doubted, and those denied"
+    found = [_chip(finding, state) for finding,state in labels.items() if state in (1, -1)]
+    denied = [finding.lower() for finding,state in labels.items() if state == 0]
+    return found, denied
+
 # %% ../../nbs/panel/02_parts.ipynb #47a0c016
 def chips_html(labels:dict)->str: # HTML
     "Write the findings of a report as chips"
-    found = [_chip(finding, state) for finding,state in labels.items() if state in (1, -1)]
-    denied = [finding.lower() for finding,state in labels.items() if state == 0]
-    return piece('chips', found, denied, bool(labels))
+    return piece('chips', *found_and_denied(labels), bool(labels))
 
 # %% ../../nbs/panel/02_parts.ipynb #ed5bc8d8
 def made_by(info:dict)->str: # Words
@@ -107,7 +113,8 @@ def report_card(
     if not isinstance(xray, XRay): xray = XRay(xray)
     picture = picture_uri(xray.image.convert('L'), 480)
     chips = chips_html(text_labels(report.text))
-    card = piece('card', picture, name, xray.notes, _headed_texts(report), chips, made_by(report.provenance), not report.stopped, NOTICE)
+    model, is_cut = made_by(report.provenance), not report.stopped
+    card = piece('card', picture, name, xray.notes, _headed_texts(report), chips, model, is_cut, NOTICE)
     return f'<style>{styles("card")}</style>{card}'
 
 # %% ../../nbs/panel/02_parts.ipynb #489e9c1c
@@ -124,13 +131,15 @@ def progress_html(done:int=0, limit:int=1, seconds:float=0)->str: # HTML
     return piece('progress', done, limit, share, f'{seconds:.1f}')
 
 # %% ../../nbs/panel/02_parts.ipynb #61bafbb7
-_HALF_HEADING = re.compile(r'\n+\s*\**(?:I|IM|IMP|IMPR|IMPRE|IMPRES|IMPRESS|IMPRESSI|IMPRESSIO|IMPRESSION)?:?$')
+_BEGINNINGS = '|'.join('IMPRESSION'[:length] for length in range(1, 11))
+_HALF_HEADING = re.compile(rf'\n+\s*\**(?:{_BEGINNINGS})?:?$')
 
 def draft_sections(text:str)->tuple: # Findings, impression
     "Split a report that is being written into its two fields"
     if re.match(r'\s*FINDINGS', text) and 'IMPRESSION:' not in text: text = _HALF_HEADING.sub('', text)
     sections = parse_answer(text)
-    if sections.findings is not None or sections.impression is not None: return sections.findings or '', sections.impression or ''
+    has_heading = sections.findings is not None or sections.impression is not None
+    if has_heading: return sections.findings or '', sections.impression or ''
     if 'FINDINGS:'.startswith(text.strip()): return '', ''
     return text.strip(), ''
 
@@ -145,8 +154,9 @@ SURE_WORDS = 'confident', 'not rated' # Such sentences are only counted
 def _sure_counts(ratings):
     "How many sentences are rated with each of `SURE_WORDS`, in words"
     words = [rating for _,rating in ratings]
-    counts = [f'{words.count(sure)} of {len(words)} sentences {sure}' for sure in SURE_WORDS if sure in words]
-    return ', '.join(counts) or f'{len(words)} sentences'
+    total = f'{len(words)} sentences'
+    counts = [f'{words.count(sure)} of {total} {sure}' for sure in SURE_WORDS if sure in words]
+    return ', '.join(counts) or total
 
 # %% ../../nbs/panel/02_parts.ipynb #47a0c031
 def doubts_html(ratings)->str: # HTML, '' before anything is rated
@@ -156,7 +166,8 @@ def doubts_html(ratings)->str: # HTML, '' before anything is rated
     return piece('doubts', _sure_counts(ratings), doubted)
 
 # %% ../../nbs/panel/02_parts.ipynb #a0fc6752
-WINDOWS = {'As read': (0, 255), 'Lungs': (0, 150), 'Heart and mediastinum': (90, 255), 'Bones': (130, 255)} # Name -> black and white level
+WINDOWS = {'As read': (0, 255), 'Lungs': (0, 150), 'Heart and mediastinum': (90, 255),
+    'Bones': (130, 255)} # Name -> black and white level
 
 def windowed(
     im, # Picture; mode 'L'
@@ -230,13 +241,12 @@ def label_rows(first:str, second:str)->list: # Dicts: `finding`, `first`, `secon
         for finding,a,b in rows if (a, b) != (None, None)]
 
 # %% ../../nbs/panel/02_parts.ipynb #a0117d0b
-def _bare(word): return word.lower().strip('.,;:()')
-
 def marked_words(text:str, other:str)->list: # (piece of `text`, whether `other` lacks it) pairs
     "Mark the words of a text that another one lacks"
-    known = {_bare(word) for word in other.split()}
+    def bare(word): return word.lower().strip('.,;:()')
+    known = {bare(word) for word in other.split()}
     words = re.split(r'(\s+)', text) # a word, a gap, a word, ...
-    lacks = [bool(word.strip()) and _bare(word) not in known for word in words]
+    lacks = [bool(word.strip()) and bare(word) not in known for word in words]
     for gap in range(1, len(words), 2):
         lacks[gap] = lacks[gap - 1] and lacks[gap + 1] and not words[gap].strip(' ')
     groups = groupby(zip(words, lacks), key=itemgetter(1))

@@ -39,7 +39,7 @@ class Case:
     base:Report = None # What the untuned base says
     turns:list = field(default_factory=list) # (question, answer) pairs
     heat:dict = field(default_factory=dict) # Sentence number -> a map per view
-    sure:list = field(default_factory=list) # (sentence, words for how sure the model is of it), once asked for
+    sure:list = field(default_factory=list) # (sentence, words for how sure), once asked for
 
     def __post_init__(self):
         self.facts = [xray_facts(view) for view in self.views]
@@ -89,7 +89,9 @@ def read_study(
     indication:str='', # Why the X-ray was taken
 )->Case: # Frontal first
     "Read X-rays as a study. Raises `CXRError`"
-    if len(srcs) > 2: raise CXRError(f'{len(srcs)} X-rays were given, but a study here has one or two views: choose a frontal and a lateral one.')
+    if len(srcs) > 2:
+        raise CXRError(f'{len(srcs)} X-rays were given, but a study here has one or two views: '
+            'choose a frontal and a lateral one.')
     views = [src if isinstance(src, XRay) else read_xray(src) for src in srcs]
     pairs = list(zip(views, map(readable, names)))
     pairs.sort(key=lambda pair: any(note.startswith(LATERAL) for note in pair[0].notes))
@@ -99,15 +101,17 @@ def read_study(
 @patch
 def joined(self:Case, new:Case)->Case:
     "Add the first X-ray of `new` as a second view"
-    return read_study([self.views[0], *new.views], [self.names[0], *new.names], self.reference or new.reference, self.indication)
+    views, names = [self.views[0], *new.views], [self.names[0], *new.names]
+    return read_study(views, names, self.reference or new.reference, self.indication)
 
 # %% ../../nbs/panel/03_session.ipynb #ce1d270c
 @patch
-def record(self:Case, with_names:bool=False)->dict: # As `report_record` returns it; `None` before there is a report
-    "Record what would be saved now"
+def record(self:Case, with_names:bool=False)->dict: # As `report_record` returns it
+    "Record what would be saved now; `None` before there is a report"
     if self.report is None: return None
     name = ', '.join(self.names) if with_names else ''
-    return report_record(self.report, self.facts, self.findings, self.impression, self.turns, self.indication, name)
+    edited = self.findings, self.impression
+    return report_record(self.report, self.facts, *edited, self.turns, self.indication, name)
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c010
 @dataclass
@@ -124,7 +128,8 @@ class View:
 def viewer(self:Case, view:View=View())->str: # HTML
     "Show the X-rays of the study"
     heat = self.heat.get(view.sentence) or [None]*len(self.views)
-    pictures = [overlaid(windowed(im, view.low, view.high, view.invert), places, view.opacity) for im,places in zip(self.small, heat)]
+    seen = [windowed(im, view.low, view.high, view.invert) for im in self.small]
+    pictures = [overlaid(im, places, view.opacity) for im,places in zip(seen, heat)]
     return viewer_html(pictures, self.names, [xray.image.size for xray in self.views], self.notes)
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c012
@@ -148,13 +153,14 @@ def sentences(self:Case)->Choices: # Values are numbers of sentences
 @dataclass
 class Update:
     "What a face must show anew"
-    parts:dict = field(default_factory=dict) # Name of a part -> what it shows now: HTML, text, `Choices`, or whether it is there
+    parts:dict = field(default_factory=dict) # Name of a part -> HTML, text, `Choices`, or whether it is there
     sentence:str = None # For the status line; `None` leaves it as it is
     kind:str = '' # Of the sentence: '', 'busy', 'done' or 'error'
     job:object = None # The `Job` it comes from
 
     def __post_init__(self):
-        if self.sentence is not None: self.parts = self.parts | dict(status=status_html(self.sentence, self.kind))
+        if self.sentence is None: return
+        self.parts = self.parts | dict(status=status_html(self.sentence, self.kind))
 
 # %% ../../nbs/panel/03_session.ipynb #46736413
 ONE = threading.Lock() # Held while a model works
@@ -176,8 +182,10 @@ def late(self:Update)->bool:
 def sentence_of(error:Exception)->str: # One sentence
     "Write an error as a person should read it"
     if isinstance(error, CXRError): return str(error)
-    if is_out_of_memory(error): return "There is not enough memory: close other notebooks, or load the model with precision='nf4'."
-    return f'Something failed inside the program ({type(error).__name__}): try again, or take another X-ray.'
+    if is_out_of_memory(error):
+        return "There is not enough memory: close other notebooks, or load the model with precision='nf4'."
+    name = type(error).__name__
+    return f'Something failed inside the program ({name}): try again, or take another X-ray.'
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c021
 class Session:
@@ -220,11 +228,13 @@ RESULTS = 'chips', 'doubts', 'links', 'compared', 'base_text' # Parts that need 
 def results(self:Session)->dict: # Name of a part -> HTML
     "What follows from the report as it stands now"
     case, rec = self.case, self.record()
-    if rec is None: return dict.fromkeys(RESULTS, '') | dict(rate=False)
-    parts = dict(chips=chips_html(rec['labels']), doubts=doubts_html(case.sure), links=download_links(rec, case.small), compared='', base_text='')
+    parts = dict.fromkeys(RESULTS, '') | dict(rate=False)
+    if rec is None: return parts
+    parts |= dict(chips=chips_html(rec['labels']), doubts=doubts_html(case.sure))
+    parts |= dict(links=download_links(rec, case.small), rate=not case.sure)
     if case.reference.strip(): parts['compared'] = compare_html(case.reference, case.text)
     if case.base: parts['base_text'] = compare_html(case.base.text, case.text, ('Untuned base', 'This model'))
-    return parts | dict(rate=not case.sure)
+    return parts
 
 # %% ../../nbs/panel/03_session.ipynb #47c0c044
 @patch
@@ -334,13 +344,15 @@ def busy(self:Session)->bool:
 @patch
 def need_case(self:Session)->Case:
     "The study shown. Raises `CXRError` when there is none"
-    if self.case is None: raise CXRError('There is no X-ray yet: choose an example, or open one of your own.')
+    if self.case is None:
+        raise CXRError('There is no X-ray yet: choose an example, or open one of your own.')
     return self.case
 
 @patch
 def need_report(self:Session)->Case:
     "The study shown. Raises `CXRError` when it has no report"
-    if self.need_case().report is None: raise CXRError('There is no report yet: press Generate report first.')
+    if self.need_case().report is None:
+        raise CXRError('There is no report yet: press Generate report first.')
     return self.case
 
 # %% ../../nbs/panel/03_session.ipynb #a43533a2
@@ -351,7 +363,8 @@ def show(self:Session, case:Case)->Update:
         if self.job: self.job.overtaken = True
         self.stop()
         is_first, self.case, self.job = self.case is None, case, None
-        parts = self.sentence_parts() | self.viewer_parts() | self.shown() | dict(reference=case.reference, second=False)
+        parts = self.sentence_parts() | self.viewer_parts() | self.shown()
+    parts |= dict(reference=case.reference, second=False)
     if not is_first: parts['indication'] = case.indication
     new = 'X-ray ready: press Generate report.'
     return Update(parts, 'This report was written earlier in this session.' if case.report else new)
@@ -474,8 +487,9 @@ def work_out(self:Session, make): # What `make` returns
 @patch
 def ended(self:Session, what:str, report)->Update:
     "Say how a text ended"
-    seconds = time.time() - self.job.started
-    if report.stopped: return Update(self.shown(), f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done')
+    if report.stopped:
+        seconds = time.time() - self.job.started
+        return Update(self.shown(), f'{what} is ready, after {seconds:.1f} s. Read it critically.', 'done')
     if self.job.is_set(): return Update(self.shown(), f'{what} was stopped before its end.')
     return Update(self.shown(), f'{what} was cut at its length limit.')
 
@@ -499,8 +513,10 @@ def report(self:Session,
     self.job.owns_text = True
     why = case.indication = indication.strip()
     blank = dict.fromkeys(('findings', 'impression', *RESULTS), '')
-    yield Update(blank | self.sentence_parts() | self.viewer_parts(), 'Writing the report; Stop ends it.', 'busy')
-    report = yield from self.write(lambda stop: self.model.stream(case.src, why or None, limit, stop=stop), _draft_parts, limit)
+    parts = blank | self.sentence_parts() | self.viewer_parts()
+    yield Update(parts, 'Writing the report; Stop ends it.', 'busy')
+    def make(stop): return self.model.stream(case.src, why or None, limit, stop=stop)
+    report = yield from self.write(make, _draft_parts, limit)
     case.take_report(report)
     self.remember(case)
     update = self.ended('The report', report)
@@ -558,7 +574,8 @@ def look(self:Session, view:View):
     self.view = view
     if self.case is None: return
     yield Update(self.viewer_parts())
-    if view.sentence >= 0 and view.sentence not in self.case.heat: yield from self.find_evidence(view.sentence)
+    is_unknown = view.sentence >= 0 and view.sentence not in self.case.heat
+    if is_unknown: yield from self.find_evidence(view.sentence)
 
 # %% ../../nbs/panel/03_session.ipynb #b3488931
 @patch
@@ -570,24 +587,28 @@ def ask(self:Session,
     "Answer a question"
     case, question = self.need_case(), question.strip()
     if not question: raise CXRError('The question is empty: ask something about the X-ray.')
-    def show(text): return dict(log=log_html([*case.turns, (question, text)]))
     history = [case.report]*bool(case.report) + case.turns[-4:]
+    def make(stop): return self.model.chat(case.src, question, history, limit, stop=stop)
+    def show(text): return dict(log=log_html([*case.turns, (question, text)]))
     yield Update(dict(question=''), 'Writing the answer; Stop ends it.', 'busy')
-    answer = yield from self.write(lambda stop: self.model.chat(case.src, question, history, limit, stop=stop), show, limit)
+    answer = yield from self.write(make, show, limit)
     if not is_empty(answer): case.turns.append((question, answer.text))
     yield self.ended('The answer', answer)
 
 # %% ../../nbs/panel/03_session.ipynb #536f9040
 @patch
-@action('Report by the untuned base', 'Let the base model report the same X-ray without its adapter', place='compare')
+@action('Report by the untuned base', 'Report the same X-ray without the adapter', place='compare')
 def base(self:Session, limit:int=None):
     "Let the base report the X-ray without its adapter"
     case = self.need_case()
-    if case.report is None: raise CXRError('There is no report to compare with yet: press Generate report first.')
-    if not self.model.info.get('adapter_hash'): raise CXRError('No adapter is loaded, so the base is what wrote the report.')
+    if case.report is None:
+        raise CXRError('There is no report to compare with yet: press Generate report first.')
+    if not self.model.info.get('adapter_hash'):
+        raise CXRError('No adapter is loaded, so the base is what wrote the report.')
     why = prompt_indication(case.report.prompt) or None
     yield Update(sentence='The untuned base is writing; Stop ends it.', kind='busy')
-    report = yield from self.write(lambda stop: self.model.stream(case.src, why, limit, stop=stop, tuned=False), lambda text: {}, limit)
+    def make(stop): return self.model.stream(case.src, why, limit, stop=stop, tuned=False)
+    report = yield from self.write(make, lambda text: {}, limit)
     if not is_empty(report): case.base = report
     yield self.ended("The base's report", report)
 

@@ -30,12 +30,14 @@ def demo_model(
     run:str=None, # Run folder; nothing for the default
 )->CXRModel: # The same object for the same arguments
     "Load the model to show. Raises `CXRError` when it cannot be loaded"
-    if not lora_repo and not base and has_artifact('adapter', run): lora_repo = str(find_artifact('adapter', run))
+    is_open = not lora_repo and not base
+    if is_open and has_artifact('adapter', run): lora_repo = str(find_artifact('adapter', run))
     key = lora_repo, base
     with ONE:
         if key in _LOADED: return _LOADED[key]
         model = _LOADED[key] = load_model(lora_repo, base)
-    if not model.info.get('adapter_hash'): say('demo: no adapter found, so the untuned base answers; 20_finetune makes an adapter.')
+    if not model.info.get('adapter_hash'):
+        say('demo: no adapter found, so the untuned base answers; 20_finetune makes an adapter.')
     return model
 
 # %% ../../nbs/panel/04_widgets.ipynb #1f1347ae
@@ -85,8 +87,8 @@ def _ipython_display_(self:ReportPanel):
     if is_batch(): return display(HTML(self.card()))
     text = 'This is where the panel stands: open the notebook in the editor and run it to use it.'
     view = dict(version_major=2, version_minor=0, model_id=self.w.view.model_id)
-    shown = {'application/vnd.jupyter.widget-view+json': view, 'text/html': f'<p><i>{text}</i></p>', 'text/plain': text}
-    display(shown, raw=True)
+    shown = {'text/html': f'<p><i>{text}</i></p>', 'text/plain': text}
+    display({'application/vnd.jupyter.widget-view+json': view} | shown, raw=True)
 
 # %% ../../nbs/panel/04_widgets.ipynb #2a5ecae4
 def widget(kind:str, classes:str='', **traits): # Widget
@@ -106,19 +108,23 @@ def row(*children, classes=''): return box(children, f'cxr-row {classes}', 'HBox
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c007
 def button(label:str, tip:str='', classes:str='', kind:str='Button', **traits): # Widget
     "Make a button that says what it does"
-    return widget(kind, classes, description=label, tooltip=tip or label, layout=dict(width='auto'), **traits)
+    layout = dict(width='auto')
+    return widget(kind, classes, description=label, tooltip=tip or label, layout=layout, **traits)
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c008
 def text_field(kind:str, label:str, classes:str='', **traits): # Widget
     "Make a field with its label above"
-    return widget(kind, f'cxr-field {classes}', description=label, layout=dict(width='100%', height='auto'), **traits)
+    layout = dict(width='100%', height='auto')
+    return widget(kind, f'cxr-field {classes}', description=label, layout=layout, **traits)
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c009
 def slider(kind:str, label:str, **traits): # Widget
     "Make a slider with its label above"
     return widget(kind, 'cxr-slide', description=label, readout=False, layout=dict(width='auto'), **traits)
 
-def check(label): return widget('Checkbox', 'cxr-check', value=False, description=label, indent=False, layout=dict(width='auto'))
+def check(label):
+    "Make a box to tick"
+    return widget('Checkbox', 'cxr-check', description=label, indent=False, layout=dict(width='auto'))
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c010
 def tabs(parts:dict): # Widget
@@ -140,10 +146,12 @@ def viewer_part(self:ReportPanel, w):
     "Make the X-ray and the controls of its look"
     w.viewer, w.caution = html_part(viewer_html()), html_part()
     w.preset = text_field('Dropdown', 'WINDOW', options=list(WINDOWS))
-    w.window = slider('IntRangeSlider', 'BLACK AND WHITE LEVEL', value=(0, 255), min=0, max=255, tooltip='Grey levels shown black and white')
+    w.window = slider('IntRangeSlider', 'BLACK AND WHITE LEVEL', value=(0, 255), min=0, max=255,
+        tooltip='Grey levels shown black and white')
     w.invert = button('Invert', 'Black and white change places', kind='ToggleButton')
     w.evidence = text_field('Dropdown', 'EVIDENCE FOR', options=[('No overlay', -1)])
-    w.opacity = slider('FloatSlider', 'OPACITY', value=.6, min=0, max=1, step=.05, tooltip='Opacity of the overlay')
+    w.opacity = slider('FloatSlider', 'OPACITY', value=.6, min=0, max=1, step=.05,
+        tooltip='Opacity of the overlay')
     w.looking = row(w.evidence, w.opacity, classes='cxr-low')
     w.looking.layout.display = 'none'
     tools = row(w.preset, w.window, w.invert, classes='cxr-low cxr-tools')
@@ -165,8 +173,9 @@ def inputs_part(self:ReportPanel, w):
     def choose(name): self.run(self.session.choose_example(name, w.second.value))
     examples = box([thumbnail(name, choose) for name in EXAMPLES], 'cxr-thumbs', 'HBox')
     w.upload = widget('FileUpload', description='Upload X-rays', multiple=True, layout=dict(width='auto'))
-    hint = (f'PNG, JPEG, TIFF, WebP, BMP or DICOM, up to {self.upload_mb} MB; two files become two views of one study. '
-        'A larger file gets lost on the way without a message: put it in a folder and use the tab Folder.')
+    hint = (f'PNG, JPEG, TIFF, WebP, BMP or DICOM, up to {self.upload_mb} MB; '
+        'two files become two views of one study. A larger file gets lost on the way without a message: '
+        'put it in a folder and use the tab Folder.')
     upload = box([w.upload, html_part(f'<div class="cxr-soft">{hint}</div>')], 'cxr-up')
     w.path = text_field('Text', 'FOLDER', continuous_update=True, disabled=self.session.top is not None)
     w.files = text_field('Select', 'X-RAYS AND FOLDERS', rows=7, options=[])
@@ -196,7 +205,8 @@ def report_part(self:ReportPanel, w):
     w.stop = button('Stop', 'Stop writing', disabled=True)
     w.status = html_part(status_html('Choose an X-ray, then press Generate report.'))
     w.progress = html_part(classes='cxr-progress')
-    w.findings, w.impression = text_field('Textarea', 'FINDINGS', rows=7), text_field('Textarea', 'IMPRESSION', rows=3)
+    w.findings = text_field('Textarea', 'FINDINGS', rows=7)
+    w.impression = text_field('Textarea', 'IMPRESSION', rows=3)
     w.chips, w.doubts, w.links = html_part(), html_part(), html_part()
     buttons = row(*self.action_buttons(w, 'report', 'cxr-go'), w.stop)
     results = box([w.chips, row(*self.action_buttons(w, 'result')), w.doubts, w.links], 'cxr-result')
@@ -207,7 +217,8 @@ def report_part(self:ReportPanel, w):
 def question_part(self:ReportPanel, w):
     "Make the field for questions, and the answers above it"
     w.log = html_part(log_html([]))
-    w.question = text_field('Text', 'Question about this X-ray', 'cxr-hidden-label', placeholder='Is there an effusion?')
+    label, example = 'Question about this X-ray', 'Is there an effusion?'
+    w.question = text_field('Text', label, 'cxr-hidden-label', placeholder=example)
     return box([w.log, row(w.question, *self.action_buttons(w, 'questions'))], 'cxr-talk')
 
 @patch
@@ -240,7 +251,8 @@ def build(self:ReportPanel):
     "Make the widgets and connect them"
     w = self._widgets = SimpleNamespace()
     left = box([self.viewer_part(w), self.inputs_part(w)], 'cxr-left')
-    more = dict(Questions=self.question_part(w), Compare=self.compare_part(w), Session=self.past_part(w), Settings=self.settings_part(w))
+    more = dict(Questions=self.question_part(w), Compare=self.compare_part(w))
+    more |= dict(Session=self.past_part(w), Settings=self.settings_part(w))
     right = box([*self.report_part(w), tabs(more)], 'cxr-right')
     style = html_part(f'<style>{styles("card", "panel")}</style>', 'cxr-style')
     head = html_part(head_html(self.session.model.info))
@@ -255,16 +267,13 @@ def build(self:ReportPanel):
 def connect_buttons(self:ReportPanel, w):
     "Say what the buttons do that are no actions, and what Enter does"
     session = self.session
-    def go_up(): return session.go_to('..')
-    def go_to_path(): return session.go_to(w.path.value, w.second.value)
-    def open_marked(): return session.open_marked(w.files.value, w.second.value)
-    def show_again(): return session.show_past(w.past.value)
-    for pressed,make in ((w.open, open_marked), (w.up, go_up), (w.again, show_again)):
-        pressed.on_click(lambda _, make=make: self.run(make()))
+    w.open.on_click(lambda _: self.run(session.open_marked(w.files.value, w.second.value)))
+    w.up.on_click(lambda _: self.run(session.go_to('..')))
+    w.again.on_click(lambda _: self.run(session.show_past(w.past.value)))
     w.stop.on_click(lambda _: session.stop())
     on_enter(w.indication, lambda: self.press('report'))
     on_enter(w.question, lambda: self.press('ask'))
-    on_enter(w.path, lambda: self.run(go_to_path()))
+    on_enter(w.path, lambda: self.run(session.go_to(w.path.value, w.second.value)))
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c023
 @patch
@@ -274,6 +283,7 @@ def when_changed(self:ReportPanel, fields, do):
         if not self._filling: do()
     for field in fields: field.observe(changed, 'value')
 
+# %% ../../nbs/panel/04_widgets.ipynb #47e0c055
 @patch
 def connect_fields(self:ReportPanel, w):
     "Say what happens when somebody changes a field"
@@ -294,14 +304,16 @@ def look(self:ReportPanel):
 def take_edit(self:ReportPanel):
     "Tell the session what was typed"
     w = self.w
-    self.run(self.session.edit(w.findings.value, w.impression.value, w.reference.value, w.indication.value, w.named.value))
+    typed = w.findings, w.impression, w.reference, w.indication, w.named
+    self.run(self.session.edit(*[field.value for field in typed]))
 
 # %% ../../nbs/panel/04_widgets.ipynb #24b789ca
 @patch
 def read_upload(self:ReportPanel, files):
     "Read uploaded files as a study. Raises `CXRError`"
     for name,data in files:
-        if len(data) > self.upload_mb*2**20: raise CXRError(f'{name} is larger than {self.upload_mb} MB: put it in a folder and use the tab Folder.')
+        if len(data) <= self.upload_mb*2**20: continue
+        raise CXRError(f'{name} is larger than {self.upload_mb} MB: put it in a folder and use the tab Folder.')
     srcs = [io.BytesIO(data) for _,data in files]
     for src,(name,_) in zip(srcs, files): src.name = name
     return read_study(srcs, [name for name,_ in files])
@@ -347,6 +359,7 @@ def show_busy(self:ReportPanel):
     buttons = [getattr(w, name) for name in ACTIONS if hasattr(w, name)]
     for part in (*buttons, w.findings, w.impression, w.evidence): part.disabled = busy
 
+# %% ../../nbs/panel/04_widgets.ipynb #47e0c054
 @patch
 def apply(self:ReportPanel, update):
     "Show an update, unless another study is shown since"
@@ -382,7 +395,8 @@ def follow(self:ReportPanel, updates):
 @patch
 def press(self:ReportPanel, name:str):
     "Press the button of an action"
-    fields = {field: getattr(self.w, field).value for field in ACTIONS[name].inputs if hasattr(self.w, field)}
+    names = [field for field in ACTIONS[name].inputs if hasattr(self.w, field)]
+    fields = {field: getattr(self.w, field).value for field in names}
     self.run(getattr(self.session, name)(**fields))
 
 # %% ../../nbs/panel/04_widgets.ipynb #604f8946
@@ -393,6 +407,7 @@ def wait(self:ReportPanel, seconds:float=60)->bool: # The work is done
     self._thread.join(seconds)
     return not self._thread.is_alive()
 
+# %% ../../nbs/panel/04_widgets.ipynb #47e0c050
 @patch
 def close(self:ReportPanel):
     "Stop, and take the panel off the page"

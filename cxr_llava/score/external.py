@@ -37,7 +37,8 @@ def _file_text(path):
     except IsADirectoryError: raise CXRError(f'{path} is a folder: name the file inside it.') from None
     except UnicodeDecodeError as e:
         raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): give JSON, JSON lines or CSV, saved as UTF-8.') from None
-    except (EOFError, zlib.error): raise CXRError(f'{path} is packed by gzip and cut or damaged: copy it again.') from None
+    except (EOFError, zlib.error):
+        raise CXRError(f'{path} is packed by gzip and cut or damaged: copy it again.') from None
     except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
     if not text.strip(): raise CXRError(f'{path} is empty: nothing to score.')
     return text
@@ -75,7 +76,8 @@ def _table(text, path):
     if not rows: raise CXRError(f'{path} has a header and no rows: nothing to score.')
     for number,row in rows:
         if len(row) != len(names):
-            raise CXRError(f'{path}, line {number} has {len(row)} fields where the header has {len(names)}: put texts with commas in quotes.')
+            raise CXRError(f'{path}, line {number} has {len(row)} fields where the header has {len(names)}: '
+                'put texts with commas in quotes.')
     return [Record(f'{path}, line {number}', dict(zip(names, row))) for number,row in rows]
 
 # %% ../../nbs/score/10_external.ipynb #9fc817ae
@@ -121,11 +123,12 @@ def _parse(text, path):
         raise CXRError(f'{path} is not valid JSON (line {e.lineno}: {e.msg}): mend it.') from None
     return _json_records(content, path)
 
-# %% ../../nbs/score/10_external.ipynb #6af336d3
+# %% ../../nbs/score/10_external.ipynb #5e8deb2c
 def plain_name(name)->str:
     "Write the name of a column in small letters, with underscores"
     return str(name).strip().lower().replace(' ', '_').replace('-', '_')
 
+# %% ../../nbs/score/10_external.ipynb #6af336d3
 def read_records(
     path, # JSON, JSON lines, CSV or TSV, plain or packed by gzip
 )->list: # `Record` of each study
@@ -140,12 +143,14 @@ def read_records(
 
 # %% ../../nbs/score/10_external.ipynb #792f57c3
 NAMES = dict(
-    id='id study_id studyid uid dicom_id image_id image image_path img_id filename file_name file case_id name key'.split(),
-    prediction='''prediction predictions predicted pred generated generated_report generation hypothesis hyp candidate output response
-        answer model_output model_prediction predicted_report pred_report report_pred prediction_text generated_text output_text res
-        text report caption'''.split(),
-    reference='''reference references ref gt gts ground_truth groundtruth target gold label true_report reference_report gt_report
-        ref_report report_gt ground_truth_report original_report reference_text report text caption'''.split(),
+    id='''id study_id studyid uid dicom_id image_id image image_path img_id filename file_name file case_id name
+        key'''.split(),
+    prediction='''prediction predictions predicted pred generated generated_report generation hypothesis hyp candidate
+        output response answer model_output model_prediction predicted_report pred_report report_pred prediction_text
+        generated_text output_text res text report caption'''.split(),
+    reference='''reference references ref gt gts ground_truth groundtruth target gold label true_report
+        reference_report gt_report ref_report report_gt ground_truth_report original_report reference_text
+        report text caption'''.split(),
     patient='patient_id patient subject_id'.split())
 _EITHER = ('text', 'report', 'caption')
 
@@ -190,7 +195,8 @@ def as_id(
 def _composed_report(values):
     "Take the report from a conversation or from separate sections"
     turns = values.get('conversations')
-    if not isinstance(turns, list): return format_answer(as_text(values.get('findings')), as_text(values.get('impression')))
+    if not isinstance(turns, list):
+        return format_answer(as_text(values.get('findings')), as_text(values.get('impression')))
     answer = turns[1] if len(turns) > 1 else None
     return answer.get('value', answer.get('content')) if isinstance(answer, dict) else None
 
@@ -206,7 +212,8 @@ def _find_columns(records, side, path):
     if 'conversations' in keys or apart: names[side] = _COMPOSED
     for role in ('id', side):
         if names[role] or role == 'id' and both: continue # pairs in one file need no id
-        raise CXRError(f'{path} has no {role}: none of {", ".join(NAMES[role][:12])} is among its columns ({", ".join(list(keys)[:12])}).')
+        raise CXRError(f'{path} has no {role}: none of {", ".join(NAMES[role][:12])} is among its columns '
+            f'({", ".join(list(keys)[:12])}).')
     return names
 
 def _value(values, name): return _composed_report(values) if name == _COMPOSED else values.get(name)
@@ -227,7 +234,8 @@ def _check_texts(texts, records, path, roles):
     bad = places(lambda text: text['id'] is None)
     if bad: raise CXRError(f'{count(bad)} without an id: every study needs one, as text or a whole number.')
     twice = [key for key,n in Counter(text['id'] for text in texts).items() if n > 1]
-    if twice: raise CXRError(f'{path} repeats {len(twice)} of its ids, such as "{twice[0]}": give one text per study.')
+    if twice:
+        raise CXRError(f'{path} repeats {len(twice)} of its ids, such as "{twice[0]}": give one text per study.')
     for role in roles:
         bad = places(lambda text: as_text(text[role]) is None)
         if not bad: continue
@@ -294,7 +302,8 @@ def same_references(
     carried = {o['id']: o['reference'] for o in rows if o['reference'] is not None}
     elsewhere = not carried or {o['id'] for o in rows} != set(want)
     if made and made != mine and not part and elsewhere:
-        raise CXRError(f'{path} was made for another split (references {made}; these are {mine}): score it with its own references.')
+        raise CXRError(f'{path} was made for another split (references {made}; these are {mine}): '
+            'score it with its own references.')
     other = [key for key,text in carried.items() if key in want and text.split() != want[key]['reference'].split()]
     if other:
         raise CXRError(f'{path} carries other references than those given for {len(other)} studies, such as "{other[0]}": '
@@ -304,13 +313,16 @@ def same_references(
 def _common(want, files):
     "Keep the references that every file has a prediction for; `files` holds pairs of a path and its ids"
     empty = {key for key,o in want.items() if not o['reference'].strip()}
-    if empty: say(f'{len(empty)} studies with an empty reference are left out, such as "{next(k for k in want if k in empty)}"')
+    if empty:
+        say(f'{len(empty)} studies with an empty reference are left out, such as "{next(k for k in want if k in empty)}"')
     common = {key: o for key,o in want.items() if key not in empty and all(key in ids for _,ids in files)}
     if not common:
-        raise CXRError(f'No study is in all of {", ".join(str(path) for path,_ in files)} and in the references: there is nothing to score.')
+        paths = ', '.join(str(path) for path,_ in files)
+        raise CXRError(f'No study is in all of {paths} and in the references: there is nothing to score.')
     for path,ids in files:
         lost, more = len(set(want) - set(ids)), len(set(ids) - set(want))
-        say(f'ONLY THE INTERSECTION IS SCORED: {len(common)} of {len(want)} studies; {path} lacks {lost} and has {more} others')
+        say(f'ONLY THE INTERSECTION IS SCORED: {len(common)} of {len(want)} studies; '
+            f'{path} lacks {lost} and has {more} others')
     return common
 
 # %% ../../nbs/score/10_external.ipynb #e660d67d
@@ -327,7 +339,8 @@ def _joined(rows, want, path):
     by_id = {o['id']: o for o in rows}
     if not any(by_id[key]['prediction'].strip() for key in want):
         raise CXRError(f'All {len(want)} reports in {path} are empty: there is nothing to score.')
-    return [dict(id=key, text=by_id[key]['prediction'], reference=o['reference'], stopped=by_id[key]['stopped']) for key,o in want.items()]
+    pairs = [(by_id[key], reference) for key,reference in want.items()]
+    return [dict(id=o['id'], text=o['prediction'], reference=r['reference'], stopped=o['stopped']) for o,r in pairs]
 
 # %% ../../nbs/score/10_external.ipynb #382d669a
 def _patients(want, files):
@@ -337,6 +350,14 @@ def _patients(want, files):
         for o in rows:
             if not patients.get(o['id'], True): patients[o['id']] = o['patient']
     return patients
+
+# %% ../../nbs/score/10_external.ipynb #0c52d3c6
+def _references(references, path, rows):
+    "Read the references of a file, or take those that stand beside the predictions"
+    if references: return read_texts(references, 'reference')
+    if rows[0]['reference'] is not None: return rows
+    names = ', '.join(NAMES['reference'][:3])
+    raise CXRError(f'{path} has no references: give them with --references FILE, or in a column such as {names}.')
 
 # %% ../../nbs/score/10_external.ipynb #c1c5f7c9
 def load_pairs(
@@ -358,12 +379,6 @@ def load_pairs(
             'take these studies out of both files, or leave them out with --intersection.')
     pairs = [_joined(rows, want, path) for path,rows in files]
     return dict(zip(names_of(predictions), pairs)), _patients(want, [rows for _,rows in files])
-
-def _references(references, path, rows):
-    "Read the references of a file, or take those that stand beside the predictions"
-    if references: return read_texts(references, 'reference')
-    if rows[0]['reference'] is not None: return rows
-    raise CXRError(f'{path} has no references: give them with --references FILE, or in a column such as {", ".join(NAMES["reference"][:3])}.')
 
 # %% ../../nbs/score/10_external.ipynb #50be2840
 def copied(
@@ -397,7 +412,8 @@ class OutsideConfig(Config):
     num_samples:int = 0 # Studies, drawn by hash of their id; 0: all
     per_minute:float = 30. # Requests per minute at most
     max_new_tokens:int = 800 # Longest answer, in tokens, hidden reasoning included
-    _allowed = dict(provider=tuple(KEYS), num_samples='[0, inf)', max_cost='[0, inf)', per_minute='(0, inf)', max_new_tokens='(0, inf)')
+    _allowed = dict(provider=tuple(KEYS), num_samples='[0, inf)', max_cost='[0, inf)',
+        per_minute='(0, inf)', max_new_tokens='(0, inf)')
 
     def __post_init__(self):
         super().__post_init__()
@@ -419,7 +435,8 @@ def _sign_of_agreement(item, row, path):
     "Say what about a study shows that it must not leave; empty when nothing does"
     keys = [str(item['id']), str(row.get('patient_id') or '')]
     lettered = [letter + key for letter in 'ps' for key in keys]
-    return is_restricted(*keys, *lettered, *item['images'], item['question'], item['reference'], path, source=row.get('source') or '')
+    texts = item['images'] + [item['question'], item['reference'], path]
+    return is_restricted(*keys, *lettered, *texts, source=row.get('source') or '')
 
 # %% ../../nbs/score/10_external.ipynb #c4139297
 def check_may_leave(
@@ -432,7 +449,9 @@ def check_may_leave(
     for item in items:
         row = manifest.get(item['id'], {})
         sign = _sign_of_agreement(item, row, path)
-        if sign: raise CXRError(f'Nothing was sent: study "{item["id"][:3]}..." shows {sign}, and data under a use agreement must not go to a third party.')
+        if sign:
+            raise CXRError(f'Nothing was sent: study "{item["id"][:3]}..." shows {sign}, '
+                'and data under a use agreement must not go to a third party.')
         source = str(row.get('source') or '').lower()
         if not open_data and not licence_of(source).may_leave:
             raise CXRError(f'Nothing was sent: the source of study "{item["id"]}" is {source or "not known"}. '
@@ -465,7 +484,8 @@ def estimate(cfg, items):
     "Say what the reports would cost at most"
     read, wrote = most_tokens(cfg, items)
     cost = cost_of(cfg, read, wrote)
-    words = 'cost unknown (price unknown: give --price_in and --price_out)' if cost is None else f'at most {cost:.2f} US dollars'
+    unknown = 'cost unknown (price unknown: give --price_in and --price_out)'
+    words = unknown if cost is None else f'at most {cost:.2f} US dollars'
     return f'{len(items)} requests to {cfg.model}: about {read:,} tokens to read, up to {wrote:,} to write; {words}.'
 
 # %% ../../nbs/score/10_external.ipynb #3a41191e
@@ -520,7 +540,8 @@ def open_client(cfg, key):
     "Open a connection to the service. Raises `CXRError` when the package is missing"
     try: import openai
     except ImportError:
-        raise CXRError('Asking a service needs the package `openai`: install it with `pip install "cxr_llava[outside]"`.') from None
+        raise CXRError('Asking a service needs the package `openai`: '
+            'install it with `pip install "cxr_llava[outside]"`.') from None
     http = openai.DefaultHttpxClient(follow_redirects=False)
     return openai.OpenAI(api_key=key, base_url=address_of(cfg), timeout=SECONDS, max_retries=RETRIES, http_client=http)
 
@@ -533,9 +554,12 @@ def redact(text, key): return str(text).replace(key, '[key]')
 def hopeless(e, cfg, key):
     "Write the `CXRError` for a reply that ends the job"
     code, host, name = e.status_code, urlsplit(address_of(cfg)).hostname, KEYS[cfg.provider]
-    if code in (401, 403): return CXRError(f'{host} refused the key in {name} ({code}): check it, and that it may use {cfg.model}.')
-    if code == 404: return CXRError(f'{host} knows no model {cfg.model!r} at this address (404): check --model and --base_url.')
-    if code == 429: return CXRError(f'The account behind {name} has no credit left: reports already written are kept.')
+    if code in (401, 403):
+        return CXRError(f'{host} refused the key in {name} ({code}): check it, and that it may use {cfg.model}.')
+    if code == 404:
+        return CXRError(f'{host} knows no model {cfg.model!r} at this address (404): check --model and --base_url.')
+    if code == 429:
+        return CXRError(f'The account behind {name} has no credit left: reports already written are kept.')
     if 300 <= code < 400:
         return CXRError(f'{host} answered with a redirect ({code}), which is not followed since the key would go along: '
             'give the final address with --base_url.')
@@ -569,7 +593,8 @@ def ask(
     request = request_of(cfg, item)
     for _ in range(RETRIES + 1):
         try: answer = read_answer(client.chat.completions.create(**request))
-        except openai.APIConnectionError as e: raise NoAnswer(f'no connection: {type(e.__cause__ or e).__name__}') from None
+        except openai.APIConnectionError as e:
+            raise NoAnswer(f'no connection: {type(e.__cause__ or e).__name__}') from None
         except openai.APIStatusError as e:
             if _is_busy(e): raise NoAnswer(f'status {e.status_code}') from None
             request = adapted(request, e.response.text) if e.status_code == 400 else None
@@ -584,7 +609,9 @@ def key_of(cfg):
     "Read the key from the environment. Raises `CXRError` when it is not there"
     name = KEYS[cfg.provider]
     key = os.environ.get(name, '').strip()
-    if len(key) < 8: raise CXRError(f'There is no key in {name}: set it in the environment (on Kaggle from a secret), never in a notebook.')
+    if len(key) < 8:
+        raise CXRError(f'There is no key in {name}: set it in the environment (on Kaggle from a secret), '
+            'never in a notebook.')
     return key
 
 # %% ../../nbs/score/10_external.ipynb #76d70124
@@ -593,8 +620,15 @@ def system_name(cfg): return re.sub(r'[^\w.-]+', '-', f'{cfg.provider}-{cfg.mode
 def _made_with(cfg, items):
     "List what the reports depend on"
     decoding = dict(temperature='0 where the model takes it', max_new_tokens=cfg.max_new_tokens)
-    return dict(system=system_name(cfg), split=split_hash(items), references=reference_hash(items), model=cfg.model, provider=cfg.provider,
-        host=urlsplit(address_of(cfg)).hostname, decoding=decoding, prompt=hash_json(FORMAT), size=SIDE)
+    return dict(system=system_name(cfg), split=split_hash(items), references=reference_hash(items),
+        model=cfg.model, provider=cfg.provider, host=urlsplit(address_of(cfg)).hostname, decoding=decoding, prompt=hash_json(FORMAT), size=SIDE)
+
+# %% ../../nbs/score/10_external.ipynb #567fc90f
+def _row(item, answer, key):
+    "Write an answer as a row of `predictions/`"
+    refused = dict(refused=redact(answer.refused, key)) if answer.refused else {}
+    return dict(id=item['id'], text=redact(answer.text, key), stopped=answer.stopped,
+        reference=item['reference'], tokens=answer.tokens, **refused)
 
 # %% ../../nbs/score/10_external.ipynb #50cfde2b
 def _ask_all(cfg, items, file, key):
@@ -619,17 +653,22 @@ def _ask_all(cfg, items, file, key):
     if spent: say(f'{len(rows)} answers, {spent:.2f} US dollars by the tokens that the provider counted')
     return rows
 
-def _row(item, answer, key):
-    "Write an answer as a row of `predictions/`"
-    refused = dict(refused=redact(answer.refused, key)) if answer.refused else {}
-    return dict(id=item['id'], text=redact(answer.text, key), stopped=answer.stopped, reference=item['reference'], tokens=answer.tokens, **refused)
+# %% ../../nbs/score/10_external.ipynb #4756aeac
+def _send(cfg, items, file, made_with):
+    "Check price and key, note what the reports are made with, and ask"
+    if cfg.max_cost and cost_of(cfg, 0, 0) is None:
+        raise CXRError(f'`max_cost` cannot be held while the price of {cfg.model} is unknown: give --price_in and --price_out.')
+    key = key_of(cfg)
+    write_json(file.with_suffix('.meta.json'), made_with | dict(made=now(), versions=versions()))
+    return _ask_all(cfg, items, file, key)
 
 # %% ../../nbs/score/10_external.ipynb #dfbbe623
 def run_outside(
     cfg:OutsideConfig, # Settings
 )->list: # Rows, as they are in `predictions/<name>.jsonl`; empty when nothing was to be sent
     "Write the reports of a model of others, going on from what is on disk. Raises `CXRError`"
-    if not cfg.model: raise CXRError('`model` is missing: name the model as its provider spells it, such as --model gpt-4.1.')
+    if not cfg.model:
+        raise CXRError('`model` is missing: name the model as its provider spells it, such as --model gpt-4.1.')
     path = cfg.data_path or find_artifact('test.json', cfg.run, needed_by='the request')
     items = read_items(path, cfg.num_samples, rejects=Rejects())
     check_may_leave(items, manifest_of(path, cfg.run), path, cfg.open_data)
@@ -647,14 +686,6 @@ def run_outside(
             'run the same command again to go on.')
     say(f'written: {file}, {sum("refused" in row for row in rows)} refused by the model')
     return check_rows(rows, items, file.name, empty=True)
-
-def _send(cfg, items, file, made_with):
-    "Check price and key, note what the reports are made with, and ask"
-    if cfg.max_cost and cost_of(cfg, 0, 0) is None:
-        raise CXRError(f'`max_cost` cannot be held while the price of {cfg.model} is unknown: give --price_in and --price_out.')
-    key = key_of(cfg)
-    write_json(file.with_suffix('.meta.json'), made_with | dict(made=now(), versions=versions()))
-    return _ask_all(cfg, items, file, key)
 
 # %% ../../nbs/score/10_external.ipynb #6127eb2c
 def main(

@@ -43,7 +43,8 @@ def label_file(
     path, cfg = Path(path), cfg or LabelConfig()
     rows = [record.values for record in read_records(path)]
     out = Path(cfg.out) if cfg.out else path.with_name(Path(path.name.removesuffix('.gz')).stem + '.labels.csv')
-    if out.exists() and out.samefile(path): raise CXRError(f'{out} holds the reports, and labels would replace them: choose another --out.')
+    if out.exists() and out.samefile(path):
+        raise CXRError(f'{out} holds the reports, and labels would replace them: choose another --out.')
     columns = list(dict.fromkeys(key for row in rows for key in row))
     parts = _report_columns(columns, cfg.text_col, path.name)
     labels = label_reports(['\n\n'.join(as_text(row.get(part)) or '' for part in parts) for row in rows])
@@ -59,5 +60,6 @@ def main(
     argv:list=None, # Command-line arguments
 )->int: # Exit code
     "Run `cxr_label FILE`"
-    def extra(parser): parser.add_argument('file', metavar='FILE', help='.csv, .tsv, .json or .jsonl with one report per row')
+    def extra(parser):
+        parser.add_argument('file', metavar='FILE', help='.csv, .tsv, .json or .jsonl with one report per row')
     return run_cli(LabelConfig, lambda cfg,args: label_file(args.file, cfg), argv, 'cxr_label', extra)

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from ..core.files import (
     atomic_path, CXRError, is_disk_full, read_json, read_jsonl, say, sha256, write_atomic, write_json, write_jsonl)
 from ..core.processes import first_process_decides, max_over_ranks, rank_and_count, wait_for_all
-from ..core.run_folder import _inside, _mounts, duration_words
+from ..core.run_folder import duration_words, find_inside, mounts
 
 # %% ../../nbs/train/04_clock.ipynb #ebacd93e
 DONE = 'complete.json' # The list, written last
@@ -97,7 +97,7 @@ def prune(
 # %% ../../nbs/train/04_clock.ipynb #13fae302
 def attached_checkpoints()->list: # Folders
     "Every folder of an attached output whose name ends in `checkpoints`"
-    outputs = [folder for mount in _mounts() for folder in _inside(mount, '.')]
+    outputs = [folder for mount in mounts() for folder in find_inside(mount, '.')]
     found = [path for folder in outputs for path in sorted(folder.glob('*checkpoints'))]
     return [path for path in found if path.is_dir()]
 

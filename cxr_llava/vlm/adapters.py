@@ -11,7 +11,8 @@ import contextlib, os, re, shutil, tempfile
 from pathlib import Path
 from ..core.files import atomic_path, CXRError, sha256, write_json
 from .bases import (
-    base_name, BASES, check_no_code, check_safetensors, error_text, fetch, is_hub_id, load_base, quiet, read_object, split_revision)
+    base_name, BASES, check_no_code, check_safetensors, error_text, fetch, is_hub_id, load_base, quiet,
+    read_object, split_revision)
 from .family import family_of
 
 # %% ../../nbs/vlm/04_adapters.ipynb #f287f95a
@@ -59,9 +60,11 @@ def adapter_folder(
     "Find an adapter. Raises `CXRError` when it is neither a folder nor a hub id"
     path = Path(lora)
     if os.path.isdir(path): return path
-    if os.path.isfile(path): raise CXRError(f'{lora} is a file: give the adapter folder that holds adapter_config.json.')
+    if os.path.isfile(path):
+        raise CXRError(f'{lora} is a file: give the adapter folder that holds adapter_config.json.')
     if not is_hub_id(lora) or os.path.isdir(path.parent):
-        raise CXRError(f'There is no adapter folder {str(lora)[:200]}: run `cxr_finetune` first, or check the path.')
+        raise CXRError(f'There is no adapter folder {str(lora)[:200]}: '
+            'run `cxr_finetune` first, or check the path.')
     return fetch(str(lora), revision, 'adapter')
 
 # %% ../../nbs/vlm/04_adapters.ipynb #221a0502
@@ -72,7 +75,8 @@ def _is_scale(value): return type(value) in (int, float) and 0 < value < 1e9
 _KINDS = {'a text': _is_text, 'a whole number above 0': _is_count, 'a number above 0': _is_scale}
 _SETTINGS = {
     'adapter_config.json': dict(
-        base_model_name_or_path='a text', revision='a text', r='a whole number above 0', lora_alpha='a number above 0'),
+        base_model_name_or_path='a text', revision='a text', r='a whole number above 0',
+        lora_alpha='a number above 0'),
     'cxr_llava.json': dict(base='a text', max_new_tokens='a whole number above 0')}
 
 # %% ../../nbs/vlm/04_adapters.ipynb #51a3473f
@@ -82,7 +86,8 @@ def _read_settings(path):
     for name,kind in _SETTINGS[path.name].items():
         value = settings.get(name)
         if value is not None and not _KINDS[kind](value):
-            raise CXRError(f'{path} gives {str(value)[:40]!r} as {name}, which is not {kind}: fetch the adapter again.')
+            raise CXRError(f'{path} gives {str(value)[:40]!r} as {name}, which is not {kind}: '
+                'fetch the adapter again.')
     return settings
 
 # %% ../../nbs/vlm/04_adapters.ipynb #ceb54b3b
@@ -99,7 +104,8 @@ def _check_rank(folder, config, shapes):
     "Check that config and weights agree on the rank. Raises `CXRError` otherwise"
     ranks = {shape[0] for name,shape in shapes.items() if 'lora_A' in name}
     if not config.get('rank_pattern') and ranks != {config.get('r')}:
-        raise CXRError(f'The adapter in {folder} says rank {config.get("r")} but its weights have {sorted(ranks)}: its files do not belong together.')
+        raise CXRError(f'The adapter in {folder} says rank {config.get("r")} but its weights have {sorted(ranks)}: '
+            'its files do not belong together.')
 
 # %% ../../nbs/vlm/04_adapters.ipynb #d76996cd
 def base_name_or_text(
@@ -113,7 +119,8 @@ def _base_of(folder, config, own):
     "Name of the base. Raises `CXRError` when the two files of an adapter name different ones"
     named, mine = config.get('base_model_name_or_path') or '', own.get('base')
     if named and mine and base_name_or_text(named) != mine and not os.path.isdir(mine):
-        raise CXRError(f"The adapter in {folder} names two bases, {mine} and {named}: its files do not belong together; fetch it again.")
+        raise CXRError(f"The adapter in {folder} names two bases, {mine} and {named}: "
+            "its files do not belong together; fetch it again.")
     return mine or named
 
 # %% ../../nbs/vlm/04_adapters.ipynb #2185a469
@@ -124,10 +131,12 @@ def read_adapter(
     folder = Path(folder)
     check_no_code(folder, 'adapter')
     if not (folder/'adapter_config.json').is_file():
-        raise CXRError(f'{folder} has no adapter_config.json: it is not an adapter, or its download stopped halfway; fetch it again.')
+        raise CXRError(f'{folder} has no adapter_config.json: '
+            'it is not an adapter, or its download stopped halfway; fetch it again.')
     config = _read_settings(folder/'adapter_config.json')
     if config.get('peft_type') != 'LORA':
-        raise CXRError(f'The adapter in {folder} is of type {config.get("peft_type")}: only LORA adapters are loaded.')
+        raise CXRError(f'The adapter in {folder} is of type {config.get("peft_type")}: '
+            'only LORA adapters are loaded.')
     weights = _weights_file(folder)
     own = _read_settings(folder/'cxr_llava.json') if os.path.lexists(folder/'cxr_llava.json') else {}
     base, shapes = _base_of(folder, config, own), check_safetensors(weights)
@@ -142,11 +151,15 @@ def check_adapter_weights(
     from safetensors.torch import load_file
     try: weights = load_file(Path(folder)/'adapter_model.safetensors')
     except Exception as e:
-        raise CXRError(f'The adapter weights in {folder} cannot be read ({type(e).__name__}): fetch them again.') from None
+        raise CXRError(f'The adapter weights in {folder} cannot be read ({type(e).__name__}): '
+            'fetch them again.') from None
     bad = [name for name,weight in weights.items() if not weight.float().isfinite().all()]
-    if bad: raise CXRError(f'The adapter in {folder} holds NaN or infinite numbers ({len(bad)} tensors): its training failed; train again with a lower --lr.')
+    if bad:
+        raise CXRError(f'The adapter in {folder} holds NaN or infinite numbers ({len(bad)} tensors): '
+            'its training failed; train again with a lower --lr.')
     if not any(weight.any() for name,weight in weights.items() if 'lora_B' in name):
-        raise CXRError(f'The adapter in {folder} does nothing (all its B weights are zero): it was saved before any training.')
+        raise CXRError(f'The adapter in {folder} does nothing (all its B weights are zero): '
+            'it was saved before any training.')
 
 # %% ../../nbs/vlm/04_adapters.ipynb #258e4584
 def _check_name(info, base, folder):
@@ -155,7 +168,8 @@ def _check_name(info, base, folder):
     if not named or Path(base).is_dir(): return
     (theirs, their_commit), (mine, my_commit) = split_revision(base_name_or_text(named)), split_revision(base)
     if theirs != mine:
-        raise CXRError(f'The adapter in {folder} was trained on {named}, not on {base}: leave the base out, or choose the adapter made for it.')
+        raise CXRError(f'The adapter in {folder} was trained on {named}, not on {base}: '
+            'leave the base out, or choose the adapter made for it.')
     their_commit = their_commit or info['config'].get('revision') or ''
     my_commit = my_commit or BASES.get(mine, {}).get('revision')
     if my_commit and re.fullmatch('[0-9a-f]{40}', their_commit) and their_commit != my_commit:
@@ -177,7 +191,8 @@ def check_same_base(
             'choose the adapter made for this base.')
     trained_on = info.get('base_hash')
     if base == 'tiny' and trained_on and trained_on != model.cxr['base_hash']:
-        raise CXRError(f'The adapter in {folder} was trained on another version of the tiny model: run `cxr_finetune` again.')
+        raise CXRError(f'The adapter in {folder} was trained on another version of the tiny model: '
+            'run `cxr_finetune` again.')
 
 # %% ../../nbs/vlm/04_adapters.ipynb #fb1ee167
 def today_name(
@@ -228,8 +243,10 @@ def _check_effect(folder, base, tuned, untuned):
     "Check that an adapter changes something, and to numbers. Raises `CXRError` otherwise"
     guilty = f'adapter in {folder}' if untuned.isfinite().all() else f'base {base}'
     if not tuned.isfinite().all():
-        raise CXRError(f'The {guilty} makes NaN or infinite numbers of a text: it is damaged; fetch it again, or choose another --precision.')
-    if tuned.equal(untuned): raise CXRError(f'The adapter in {folder} changes nothing in {base}: it was trained for another model.')
+        raise CXRError(f'The {guilty} makes NaN or infinite numbers of a text: '
+            'it is damaged; fetch it again, or choose another --precision.')
+    if tuned.equal(untuned):
+        raise CXRError(f'The adapter in {folder} changes nothing in {base}: it was trained for another model.')
 
 # %% ../../nbs/vlm/04_adapters.ipynb #b1fe7479
 def attach_adapter(
@@ -249,7 +266,8 @@ def attach_adapter(
             tuned = PeftModel.from_pretrained(model, str(place), is_trainable=False, local_files_only=True)
         logits = _logits(tuned)
     except Exception as e:
-        raise CXRError(f'The adapter in {folder} does not fit {base} ({error_text(e)}): choose the adapter made for this base.') from e
+        raise CXRError(f'The adapter in {folder} does not fit {base} ({error_text(e)}): '
+            'choose the adapter made for this base.') from e
     _check_keys(folder, set(names.values()), set(get_peft_model_state_dict(tuned, save_embedding_layers=False)))
     _check_effect(folder, base, *logits)
     return tuned
@@ -266,7 +284,8 @@ def random_adapter(
     with quiet(): from peft import LoraConfig, get_peft_model
     model, _ = load_base(base)
     info = dict(base=model.cxr['base'], base_hash=model.cxr['base_hash'], max_new_tokens=64)
-    with quiet(): tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=family_of(model).lora_targets))
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=family_of(model).lora_targets)
+    with quiet(): tuned = get_peft_model(model, config)
     generator = torch.Generator().manual_seed(seed)
     for name,weight in tuned.named_parameters():
         if 'lora_B' in name: weight.data.copy_(torch.randn(weight.shape, generator=generator)*scale)

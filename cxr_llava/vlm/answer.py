@@ -20,7 +20,7 @@ class Report:
     stopped:bool = True # The model ended by itself; `False` when it was cut
     prompt:str = '' # Question it answers
     provenance:dict = field(default_factory=dict) # Model, adapter, decoding, versions
-    tokens:list = field(default_factory=list, repr=False) # (piece of text, natural logarithm of its probability) in order
+    tokens:list = field(default_factory=list, repr=False) # (piece of text, logarithm of its probability)
 
     def __str__(self): return self.text
 

@@ -14,7 +14,7 @@ import contextlib, os, re, warnings
 from dataclasses import dataclass
 from pathlib import Path
 from ..core.files import CXRError, hash_json, read_json, sha256
-from ..core.run_folder import _inside, _mounts
+from ..core.run_folder import find_inside, mounts
 from .family import FAMILIES, family_names, family_of
 
 # %% ../../nbs/vlm/02_bases.ipynb #75331f25
@@ -24,11 +24,13 @@ BASES = {
     'llava-1.5-7b': dict(
         repo='llava-hf/llava-1.5-7b-hf', revision='b234b804b114d9e37bb655e11cbbb5f5e971b7a9', layers=32,
         about='the default with a GPU',
-        text=dict(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32064)),
+        text=dict(
+            hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32064)),
     'llava-1.5-13b': dict(
         repo='llava-hf/llava-1.5-13b-hf', revision='5dda2880bda009266dda7c4baff660b95ca64540', layers=40,
         about='twice the memory',
-        text=dict(hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32064))}
+        text=dict(
+            hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32064))}
 DISCLAIMER = 'Research and education only. Not a medical device; not for clinical use.'
 
 # %% ../../nbs/vlm/02_bases.ipynb #6104af32
@@ -96,8 +98,8 @@ def attached_base(
     name:str, # Key of `BASES`
 )->Path: # Folder, or `None`
     "Find an attached copy of a base model, in either of Kaggle's mount layouts"
-    for mount in _mounts():
-        for file in _inside(mount, 'config.json', 3):
+    for mount in mounts():
+        for file in find_inside(mount, 'config.json', 3):
             if _layers_of_llava(file) == BASES[name]['layers']: return file.parent
 
 def _layers_of_llava(file):
@@ -148,7 +150,8 @@ def fetch(
     except Exception as e:
         hint = 'name a local folder'
         if what == 'base model': hint += ', attach it on Kaggle, or use --base tiny'
-        raise CXRError(f'The {what} {repo} could not be fetched ({_hub_fault(e)}): check the name and the network, {hint}.') from None
+        raise CXRError(f'The {what} {repo} could not be fetched ({_hub_fault(e)}): '
+            f'check the name and the network, {hint}.') from None
 
 # %% ../../nbs/vlm/02_bases.ipynb #14615d95
 def check_safetensors(
@@ -157,7 +160,8 @@ def check_safetensors(
     "Read names and shapes from the header. Raises `CXRError` when the file is not what its header says"
     from safetensors import safe_open
     try:
-        with safe_open(path, framework='numpy') as f: shapes = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}
+        with safe_open(path, framework='numpy') as f:
+            shapes = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}
     except Exception: shapes = {}
     if not shapes: raise CXRError(f'{path} is damaged or only partly there: copy or download it again.')
     return shapes
@@ -188,9 +192,12 @@ def _weight_files(folder):
     index = folder/'model.safetensors.index.json'
     if not index.is_file(): return {'model.safetensors': []}
     promised = read_object(index).get('weight_map')
-    if not isinstance(promised, dict) or not promised or not all(isinstance(file, str) for file in promised.values()):
+    good = isinstance(promised, dict) and all(isinstance(file, str) for file in promised.values())
+    if not promised or not good:
         raise CXRError(f'{index} does not say where the weights are: download it again.')
-    return {file: [name for name in promised if promised[name] == file] for file in sorted(set(promised.values()))}
+    files = {}
+    for name,file in promised.items(): files.setdefault(file, []).append(name)
+    return dict(sorted(files.items()))
 
 # %% ../../nbs/vlm/02_bases.ipynb #fcbb8a3b
 def check_shards(
@@ -200,14 +207,21 @@ def check_shards(
     folder = Path(folder)
     for file,names in _weight_files(folder).items():
         if Path(file).name != file or not (folder/file).is_file():
-            pickled = ' It has pickled weights, which are not loaded: convert them to safetensors.' if list(folder.glob('*.bin')) else ''
-            raise CXRError(f'{folder} lacks {file}: download it again.{pickled}')
+            raise CXRError(f'{folder} lacks {file}: download it again.{_pickle_hint(folder)}')
         lost = sorted(set(names) - set(check_safetensors(folder/file)))
-        if lost: raise CXRError(f'{folder/file} lacks {len(lost)} weights that the index promises (first: {lost[0]}): download it again.')
+        if lost:
+            raise CXRError(f'{folder/file} lacks {len(lost)} weights that the index promises (first: {lost[0]}): '
+                'download it again.')
+
+# %% ../../nbs/vlm/02_bases.ipynb #5487f318
+def _pickle_hint(folder):
+    "What to do when a folder has weights of the old kind"
+    if not list(folder.glob('*.bin')): return ''
+    return ' It has pickled weights, which are not loaded: convert them to safetensors.'
 
 # %% ../../nbs/vlm/02_bases.ipynb #c41d77a0
 _NEEDED = ('tokenizer.json', 'tokenizer.model'), ('processor_config.json', 'preprocessor_config.json')
-_JSON = 'tokenizer.json', 'processor_config.json', 'preprocessor_config.json', 'tokenizer_config.json', 'generation_config.json'
+_JSON = 'tokenizer', 'processor_config', 'preprocessor_config', 'tokenizer_config', 'generation_config'
 
 def check_settings(
     folder, # A base model's folder
@@ -215,9 +229,11 @@ def check_settings(
     "Check that tokenizer and processor are there, as JSON objects. Raises `CXRError` otherwise"
     folder = Path(folder)
     for names in _NEEDED:
-        if not any((folder/name).is_file() for name in names): raise CXRError(f'{folder} lacks {names[0]}: download it again.')
+        if not any((folder/name).is_file() for name in names):
+            raise CXRError(f'{folder} lacks {names[0]}: download it again.')
     for name in _JSON:
-        if os.path.lexists(folder/name): read_object(folder/name)
+        file = folder/f'{name}.json'
+        if os.path.lexists(file): read_object(file)
 
 # %% ../../nbs/vlm/02_bases.ipynb #9fe8d8e8
 def check_base(
@@ -225,11 +241,13 @@ def check_base(
 )->Path: # The same
     "Check that a base model is complete and safe to load. Raises `CXRError` otherwise"
     folder = Path(folder)
-    if not (folder/'config.json').is_file(): raise CXRError(f'{folder} is not a model folder (no config.json): check the path.')
+    if not (folder/'config.json').is_file():
+        raise CXRError(f'{folder} is not a model folder (no config.json): check the path.')
     check_no_code(folder)
     kind = read_object(folder/'config.json').get('model_type')
     if kind not in FAMILIES:
-        raise CXRError(f'{folder} holds a `{kind}` model, not a {family_names()}: give one of {", ".join(BASES)} or another LLaVA-1.5.')
+        raise CXRError(f'{folder} holds a `{kind}` model, not a {family_names()}: '
+            f'give one of {", ".join(BASES)} or another LLaVA-1.5.')
     check_settings(folder)
     check_shards(folder)
     return folder
@@ -259,8 +277,8 @@ def base_hash(
     folder, # A base model's folder
 )->str: # 12 hexadecimal digits
     "Fingerprint of config, tokenizer and weights"
-    files = Path(folder).iterdir()
-    return _hash_files(file for file in files if file.suffix == '.safetensors' or file.name in ('tokenizer.json', 'config.json'))
+    names = r'.*\.safetensors|tokenizer\.json|config\.json'
+    return _hash_files(file for file in Path(folder).iterdir() if re.fullmatch(names, file.name))
 
 # %% ../../nbs/vlm/02_bases.ipynb #0b05079a
 def processor_hash(
@@ -282,9 +300,11 @@ def choose_precision(
     on_t4:tuple=('nf4', 'fp16'), # From the model's `Family`
 )->str: # 'fp32', 'fp16', 'bf16' or 'nf4'
     "Choose what the weights are held in. Raises `CXRError` on a choice that the device cannot do"
-    if precision not in PRECISIONS: raise CXRError(f'`{precision}` is not a precision: choose one of {", ".join(PRECISIONS)}.')
+    if precision not in PRECISIONS:
+        raise CXRError(f'`{precision}` is not a precision: choose one of {", ".join(PRECISIONS)}.')
     old = cuda and capability[0] < 8
-    if precision == 'bf16' and old: raise CXRError('This GPU has no bfloat16 (it would be emulated, slowly): use fp16 or nf4.')
+    if precision == 'bf16' and old:
+        raise CXRError('This GPU has no bfloat16 (it would be emulated, slowly): use fp16 or nf4.')
     if old and precision not in ('auto', 'fp32', *on_t4):
         raise CXRError(f'This model does not run in {precision} on this GPU: use {" or ".join(on_t4)}.')
     if precision != 'auto': return precision
@@ -309,7 +329,9 @@ def quantisation(
 ): # A `BitsAndBytesConfig`
     "Settings of 4-bit weights for the language model. Raises `CXRError` without bitsandbytes"
     try: import bitsandbytes # noqa: F401
-    except ImportError: raise CXRError('nf4 needs bitsandbytes: pip install bitsandbytes, or choose --precision fp16.') from None
+    except ImportError:
+        raise CXRError('nf4 needs bitsandbytes: '
+            'pip install bitsandbytes, or choose --precision fp16.') from None
     from transformers import BitsAndBytesConfig
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype('nf4', capability), llm_int8_skip_modules=list(skip))
@@ -323,9 +345,11 @@ def check_device(
     n = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', device):
         raise CXRError(f'`{device}` is no device: use --device cpu, cuda or cuda:1, or leave it at auto.')
-    if device.startswith('cuda') and not n: raise CXRError('There is no CUDA GPU here: use --device cpu, or leave it at auto.')
+    if device.startswith('cuda') and not n:
+        raise CXRError('There is no CUDA GPU here: use --device cpu, or leave it at auto.')
     if ':' in device and int(device[5:]) >= n:
-        raise CXRError(f'There is no {device}, only {n} GPU{"s"*(n > 1)}, counted from cuda:0: choose one of them with --device.')
+        raise CXRError(f'There is no {device}, only {n} GPU{"s"*(n > 1)}, counted from cuda:0: '
+            'choose one of them with --device.')
 
 # %% ../../nbs/vlm/02_bases.ipynb #7e0d3d18
 @dataclass
@@ -356,7 +380,8 @@ def place(
     if where.type == 'cuda':
         capability = torch.cuda.get_device_capability(where)
         memory = torch.cuda.get_device_properties(where).total_memory/2**30
-    return Placement(where, choose_precision(precision, where.type == 'cuda', name, capability, memory, on_t4), capability)
+    precision = choose_precision(precision, where.type == 'cuda', name, capability, memory, on_t4)
+    return Placement(where, precision, capability)
 
 # %% ../../nbs/vlm/02_bases.ipynb #fec17ed4
 @contextlib.contextmanager
@@ -382,9 +407,13 @@ def load_processor(
     processor = family_of(read_object(Path(folder)/'config.json')).load_processor(folder)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = 'left'
-    if not tokenizer.is_fast: raise CXRError(f'{folder} has no fast tokenizer (tokenizer.json), which the labels need: download it again.')
+    if not tokenizer.is_fast:
+        raise CXRError(f'{folder} has no fast tokenizer (tokenizer.json), which the labels need: '
+            'download it again.')
     for token in ('eos_token', 'pad_token'):
-        if getattr(tokenizer, token) is None: raise CXRError(f'{folder} does not say what its {token} is (tokenizer_config.json): download it again.')
+        if getattr(tokenizer, token) is None:
+            raise CXRError(f'{folder} does not say what its {token} is (tokenizer_config.json): '
+                'download it again.')
     return processor
 
 # %% ../../nbs/vlm/02_bases.ipynb #02b83029
@@ -412,8 +441,8 @@ def _check_tokens(model, processor, folder):
 def _do_not_pack(model):
     "Switch off the packing of 4-bit layers whose shape does not divide into blocks"
     for layer in model.modules():
-        odd = getattr(layer, 'support_avx512bf16_for_cpu', False) and (layer.in_features % 64 or layer.out_features % 32)
-        if odd: layer.support_avx512bf16_for_cpu = False
+        if not getattr(layer, 'support_avx512bf16_for_cpu', False): continue
+        layer.support_avx512bf16_for_cpu = layer.in_features % 64 == 0 and layer.out_features % 32 == 0
 
 # %% ../../nbs/vlm/02_bases.ipynb #a928d791
 def _made_of(folder):
@@ -435,7 +464,8 @@ def _read_weights(folder, where, packed):
     "Load model and processor. Raises `CXRError` in one sentence"
     family = family_of(read_object(folder/'config.json'))
     kw = dict(device_map={'': where.device}) if where.precision == 'nf4' else {}
-    if where.precision == 'nf4' and not packed: kw['quantization_config'] = quantisation(where.capability, family.not_in_4bit)
+    if where.precision == 'nf4' and not packed:
+        kw['quantization_config'] = quantisation(where.capability, family.not_in_4bit)
     try:
         with quiet():
             processor = load_processor(folder)
@@ -443,8 +473,11 @@ def _read_weights(folder, where, packed):
         if where.precision != 'nf4': model = model.to(where.device)
     except CXRError: raise
     except Exception as e:
-        raise CXRError(f'The base model in {folder} cannot be loaded ({error_text(e)}): download it again, or choose another --precision.') from e
-    if lost: raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): download it again.')
+        raise CXRError(f'The base model in {folder} cannot be loaded ({error_text(e)}): '
+            'download it again, or choose another --precision.') from e
+    if lost:
+        raise CXRError(f'The base model in {folder} lacks {len(lost)} weights (first: {lost[0]}): '
+            'download it again.')
     return model, processor
 
 # %% ../../nbs/vlm/02_bases.ipynb #cec80a53

@@ -9,17 +9,19 @@ __all__ = ['TASKS', 'IMAGE', 'EOS', 'neutralise', 'make_prompt', 'format_answer'
 import random, re, unicodedata
 from ..core.files import CXRError
 from ..report.sections import (
-    find_headings, read_json_sections, read_written, Sections, write_sections)
+    read_json_sections, read_written, Sections, split_at_headings, write_sections)
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #a702ee9d
 TASKS = dict(
     report=[
-        'Generate a chest X-ray report.', 'Write a radiology report for this chest X-ray.', 'Report this chest radiograph.',
-        'What are the findings and the impression of this chest X-ray?', 'Please provide the radiology report.'],
+        'Generate a chest X-ray report.', 'Write a radiology report for this chest X-ray.',
+        'Report this chest radiograph.', 'What are the findings and the impression of this chest X-ray?',
+        'Please provide the radiology report.'],
     findings=[
         'Describe the findings of this chest X-ray.', 'What does this chest X-ray show?', 'List the findings.'],
     impression=[
-        'Give the impression of this chest X-ray.', 'Summarise this chest X-ray in one impression.', 'What is your impression?'])
+        'Give the impression of this chest X-ray.', 'Summarise this chest X-ray in one impression.',
+        'What is your impression?'])
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #73783e18
 _TOKEN = re.compile(r'<(\|?/?\s*[^<>\s]{1,40}\s*\|?)>|\[(/?INST)\]')
@@ -63,7 +65,8 @@ def format_answer(
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #f24917be
 _RUNAWAY = re.compile(
-    r'</?s>|<\|[^|>]{1,30}\|>|\[/?INST\]|(?:^|(?<=[\n.!?] )|(?<=[.!?]))[ \t]*(?:USER|ASSISTANT|HUMAN|GPT|SYSTEM)[ \t]*:|'
+    r'</?s>|<\|[^|>]{1,30}\|>|\[/?INST\]|'
+    r'(?:^|(?<=[\n.!?] )|(?<=[.!?]))[ \t]*(?:USER|ASSISTANT|HUMAN|GPT|SYSTEM)[ \t]*:|'
     r'^#{2,4}[ \t]*(?:Instruction|Human|User|Assistant|Question)\b', re.I | re.M)
 
 def _first_turn(text):
@@ -74,13 +77,11 @@ def _first_turn(text):
 # %% ../../nbs/vlm/03_chat_format.ipynb #09491e68
 def _by_headings(text):
     "Sections by their headings; text before the heading of the impression counts as findings"
-    heads, bodies = find_headings(text), {}
-    ends = [start for start,_,_ in heads[1:]] + [len(text)]
-    for (_,start,section),end in zip(heads, ends):
-        body = text[start:end].strip()
-        if body: bodies.setdefault(section, body)
-    lead = text[:heads[0][0]].strip() if heads else ''
-    if 'impression' in bodies and len(lead.split()) > 3: bodies.setdefault('findings', lead)
+    lead, parts = split_at_headings(text)
+    bodies = {}
+    for section,body in parts:
+        if body.strip(): bodies.setdefault(section, body.strip())
+    if 'impression' in bodies and len(lead.split()) > 3: bodies.setdefault('findings', lead.strip())
     return Sections(findings=bodies.get('findings'), impression=bodies.get('impression'))
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #3785e2b4
@@ -102,7 +103,8 @@ def _turn(turn):
     "Role and text of a turn in LLaVA's or in the common form"
     role = turn.get('from', turn.get('role'))
     role = dict(human='user', gpt='assistant').get(role, role)
-    if role not in ('user', 'assistant'): raise CXRError(f'A conversation has a turn by `{role}`: only human and gpt are known.')
+    if role not in ('user', 'assistant'):
+        raise CXRError(f'A conversation has a turn by `{role}`: only human and gpt are known.')
     return role, turn.get('value', turn.get('content'))
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #b8b8f6f8

@@ -19,7 +19,7 @@ from .generate import _read_batches, CXRModel
 ENDINGS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.webp', '.bmp', '.dcm', '.dicom')
 
 def _is_file(path):
-    "Whether `path` is a file. What nobody may look at, or a link to nothing, is taken for one, so that it is named as bad"
+    "Whether `path` is a file; what cannot be looked at counts, so that it is named as bad"
     try: return stat.S_ISREG(os.stat(path).st_mode)
     except OSError: return True
 
@@ -41,7 +41,9 @@ def find_xrays(
     for path in map(Path, paths):
         if os.path.isdir(path): found += sorted(str(file) for file in path.rglob('*') if _is_xray(file))
         else: found.append(str(path))
-    if not found: raise CXRError(f'There is no X-ray in {", ".join(map(str, paths))}: looked for {", ".join(ENDINGS)} and DICOM.')
+    if not found:
+        raise CXRError(f'There is no X-ray in {", ".join(map(str, paths))}: '
+            f'looked for {", ".join(ENDINGS)} and DICOM.')
     return list(dict.fromkeys(found))
 
 # %% ../../nbs/vlm/07_folder.ipynb #1571eb58
@@ -65,7 +67,8 @@ def reports_of(
     batches = [files[start:start + batch_size] for start in range(0, len(files), batch_size)]
     for batch,xrays in _read_batches(lambda path: _read_file(path, size), batches):
         good = [xray for xray in xrays if not isinstance(xray, CXRError)]
-        reports = iter(model.generate_reports(good, batch_size, [indication]*len(good), max_new_tokens=max_new_tokens))
+        indications = [indication]*len(good)
+        reports = iter(model.generate_reports(good, batch_size, indications, max_new_tokens=max_new_tokens))
         yield [(path, xray if isinstance(xray, CXRError) else next(reports)) for path,xray in zip(batch, xrays)]
 
 # %% ../../nbs/vlm/07_folder.ipynb #7009c90c
@@ -88,18 +91,21 @@ def _rows(path):
 
 def _is_report(row):
     "Whether a line of a file is a report"
-    return isinstance(row, dict) and isinstance(row.get('image'), str) and isinstance(row.get('provenance'), dict)
+    if not isinstance(row, dict): return False
+    return isinstance(row.get('image'), str) and isinstance(row.get('provenance'), dict)
 
 # %% ../../nbs/vlm/07_folder.ipynb #f5b531ab
 def kept_reports(
     path, # JSON lines
     want:dict, # As `made_with` returns it
 )->list: # Rows
-    "Read the reports on disk. Raises `CXRError`, the file untouched, when they are none or were made with something else"
+    "Read the reports on disk. Raises `CXRError` when they are none or were made with something else"
     rows = _rows(path)
     for row in rows:
         other = sorted(name for name,value in made_with(row).items() if value != want[name])
-        if other: raise CXRError(f'{path} was made with another {", ".join(other)}: choose another --out, or delete it.')
+        if other:
+            raise CXRError(f'{path} was made with another {", ".join(other)}: '
+                'choose another --out, or delete it.')
     return rows
 
 # %% ../../nbs/vlm/07_folder.ipynb #5d0c71b5
@@ -110,7 +116,7 @@ def _stat(path):
     return [found.st_size, found.st_mtime_ns]
 
 def _is_current(row, now):
-    "Whether a report is of the X-ray that is there now; older reports, which do not say, and X-rays that are gone count"
+    "Whether a report is of the X-ray that is there now; where that is not known, it counts"
     return not now or row.get('image_stat') in (None, now)
 
 # %% ../../nbs/vlm/07_folder.ipynb #ec142b06
@@ -127,7 +133,8 @@ def parts_of(out)->list:
     "Parts of a file that are there"
     out = Path(out)
     names = os.listdir(out.parent) if out.parent.is_dir() else []
-    return sorted(out.parent/name for name in names if re.fullmatch(re.escape(out.stem) + r'\.part[0-9]+\.jsonl', name))
+    pattern = re.escape(out.stem) + r'\.part[0-9]+\.jsonl'
+    return sorted(out.parent/name for name in names if re.fullmatch(pattern, name))
 
 # %% ../../nbs/vlm/07_folder.ipynb #012766f6
 def _is_done(out, files, want):
@@ -140,8 +147,9 @@ def _is_done(out, files, want):
 # %% ../../nbs/vlm/07_folder.ipynb #fc2b6d43
 def _alone(out):
     "Hold `out` meanwhile. Raises `CXRError` when another run has it"
+    out = Path(out)
     sentence = f'Another run is writing into {out}: wait for it, or choose another --out.'
-    return only_one(Path(out).parent, f'.{Path(out).name}.lock', 0, sentence)
+    return only_one(out.parent, f'.{out.name}.lock', 0, sentence)
 
 # %% ../../nbs/vlm/07_folder.ipynb #0bcf5fd9
 def report_folder(
@@ -157,14 +165,17 @@ def report_folder(
     "Report files into a file of JSON lines; what is there already is kept. Raises `CXRError`"
     process, count = shard
     out, files = Path(out), find_xrays(paths)
-    want = made_with(dict(provenance=model.provenance(int(max_new_tokens or model.max_new_tokens)), prompt=make_prompt(indication)))
-    held = _alone(out) if count == 1 else contextlib.nullcontext() # Of several processes, the one that started them holds it
-    with held:
+    limit = int(max_new_tokens or model.max_new_tokens)
+    want = made_with(dict(provenance=model.provenance(limit), prompt=make_prompt(indication)))
+    # Of several processes, the one that started them holds the file
+    with _alone(out) if count == 1 else contextlib.nullcontext():
         mine = files[process::count]
         done = _is_done(out, mine, want)
         if done: say(f'report: {len(done)} of {len(mine)} are on disk, going on')
-        todo = reports_of(model, [path for path in mine if path not in done], indication, batch_size, max_new_tokens)
-        bad = _append_all(todo, out if count == 1 else part_of(out, process), {path: _stat(path) for path in mine}, len(done), progress)
+        stats, todo = {path: _stat(path) for path in mine}, [path for path in mine if path not in done]
+        reports = reports_of(model, todo, indication, batch_size, max_new_tokens)
+        target = out if count == 1 else part_of(out, process)
+        bad = _append_all(reports, target, stats, len(done), progress)
         if count == 1: finish_reports(out, files, bad)
         else: write_jsonl(_bad_of(out, process), bad)
     return bad
@@ -174,9 +185,11 @@ def _append_all(batches, out, stats, done, progress):
     "Append reports to a file, batch after batch; the bad files come back"
     bad = []
     for batch in batches:
-        rows = [dict(image=path, image_stat=stats[path], **one.to_dict()) for path,one in batch if not isinstance(one, CXRError)]
+        rows = []
+        for path,one in batch:
+            if isinstance(one, CXRError): bad.append(dict(image=path, reason=str(one)))
+            else: rows.append(dict(image=path, image_stat=stats[path], **one.to_dict()))
         append_jsonl(out, rows)
-        bad += [dict(image=path, reason=str(one)) for path,one in batch if isinstance(one, CXRError)]
         done += len(batch)
         if progress: progress(done, len(stats))
     return bad
@@ -207,7 +220,8 @@ def finish_reports(
     write_jsonl(out, sorted(rows.values(), key=lambda row: (place.get(row['image'], len(place)), row['image'])))
     for part in parts_of(out): part.unlink()
     before = read_jsonl(rejects_of(out))[0] if rejects_of(out).exists() else []
-    still = [one for one in before if isinstance(one, dict) and one.get('image') not in place.keys() | rows.keys()]
+    known = place.keys() | rows.keys()
+    still = [one for one in before if isinstance(one, dict) and one.get('image') not in known]
     if still + bad: write_jsonl(rejects_of(out), still + bad)
     else: rejects_of(out).unlink(missing_ok=True)
 
@@ -243,7 +257,9 @@ def report_in_processes(
         for file in ends: file.unlink(missing_ok=True)
         _run_shards(args, n)
         failed = sum(not file.exists() for file in ends)
-        if failed: raise CXRError(f'{failed} of {n} processes failed (see above); what was written is kept: start the same command again.')
+        if failed:
+            raise CXRError(f'{failed} of {n} processes failed (see above); what was written is kept: '
+                'start the same command again.')
         bad = [row for file in ends for row in read_jsonl(file)[0]]
         finish_reports(out, files, bad)
         for file in ends: file.unlink()

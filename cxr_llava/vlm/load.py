@@ -19,14 +19,14 @@ import cxr_llava.vlm.certainty # gives the model `certainty` and `relevance`
 
 # %% ../../nbs/vlm/08_load.ipynb #ef9695f8
 def load_model(
-    lora_repo:str=None, # Adapter: folder, or hub id with its commit (`owner/name@commit`); nothing for a base alone
-    base:str=None, # Key of `BASES`, hub id with its commit, or folder; default: the adapter's own, without one `default_base`
+    lora_repo:str=None, # Adapter: folder, or hub id with its commit (`owner/name@commit`)
+    base:str=None, # Key of `BASES`, hub id with its commit, or folder; default: the adapter's own
     precision:str='auto', # One of `PRECISIONS`; `None` is 'auto'
     device:str='auto', # 'auto', 'cpu', 'cuda' or 'cuda:1'; `None` is 'auto'
-    revision:str=None, # Commit id on the hub of the adapter, or of the base when there is no adapter, when it is not in the name
+    revision:str=None, # Commit id of the adapter, or of the base without one, when it is not in the name
 )->CXRModel:
     "Load a model that is ready to report. Raises `CXRError`, in one sentence, on anything that does not fit"
-    if not lora_repo and not base and default_base() == 'tiny': lora_repo = tiny_adapter() # A base alone writes no reports
+    if not lora_repo and not base and default_base() == 'tiny': lora_repo = tiny_adapter()
     folder = adapter_folder(str(lora_repo), revision) if lora_repo else None
     info = read_adapter(folder) if folder else {}
     name = _pinned_base(base, info, revision)
@@ -72,10 +72,12 @@ def check_model(
     try: _, _, logp = _first_word(model)
     except Exception as e:
         if is_out_of_memory(e): raise CXRError(NO_MEMORY) from None
-        raise CXRError(f'The base {name} cannot take in an X-ray ({error_text(e)}): its settings and weights do not belong together; '
+        raise CXRError(f'The base {name} cannot take in an X-ray ({error_text(e)}): '
+            'its settings and weights do not belong together; '
             'download it again.') from e
     if math.isnan(logp):
-        raise CXRError(f'The base {name} computes NaN for an X-ray: its settings are damaged; download it again, or choose another --precision.')
+        raise CXRError(f'The base {name} computes NaN for an X-ray: '
+            'its settings are damaged; download it again, or choose another --precision.')
 
 # %% ../../nbs/vlm/08_load.ipynb #016366c1
 _OPTIONS = dict(
@@ -142,15 +144,19 @@ def _report_into_file(args):
     show = _progress(f' (process {place})' if args.shard else '')
     with contextlib.redirect_stdout(sys.stderr):
         model = load_model(args.lora_repo, args.base, args.precision, args.device)
-        return report_folder(model, args.images, args.out, args.indication, args.batch_size, args.max_new_tokens, (place, count), show)
+        return report_folder(
+            model, args.images, args.out, args.indication, args.batch_size, args.max_new_tokens, (place, count), show)
 
 # %% ../../nbs/vlm/08_load.ipynb #a3b9d906
 def _run(args, argv):
     "Do what the command asks; the bad files come back"
-    if (args.processes > 1 or args.shard) and not args.out: raise CXRError('Several processes need a file to write to: add --out FILE.')
-    if args.processes > 1: return report_in_processes([*argv, '--processes', '1'], args.out, find_xrays(args.images), args.processes)
+    if (args.processes > 1 or args.shard) and not args.out:
+        raise CXRError('Several processes need a file to write to: add --out FILE.')
+    if args.processes > 1:
+        return report_in_processes([*argv, '--processes', '1'], args.out, find_xrays(args.images), args.processes)
     if args.out: return _report_into_file(args)
-    with contextlib.redirect_stdout(sys.stderr): model = load_model(args.lora_repo, args.base, args.precision, args.device)
+    with contextlib.redirect_stdout(sys.stderr):
+        model = load_model(args.lora_repo, args.base, args.precision, args.device)
     return report_files(model, args.images, args.indication, args.max_new_tokens, args.json, args.batch_size)
 
 # %% ../../nbs/vlm/08_load.ipynb #2cf4729d

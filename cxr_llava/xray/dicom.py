@@ -69,11 +69,12 @@ def _data_set(data, name):
     return ds
 
 # %% ../../nbs/xray/02_dicom.ipynb #42a915a2
-_FACTS = dict(modality='Modality', view='ViewPosition', body_part='BodyPartExamined', photometric='PhotometricInterpretation',
-    rows='Rows', columns='Columns', bits='BitsStored', frames='NumberOfFrames')
+_FACTS = dict(modality='Modality', view='ViewPosition', body_part='BodyPartExamined',
+    photometric='PhotometricInterpretation', rows='Rows', columns='Columns', bits='BitsStored', frames='NumberOfFrames')
 _CODE = '[A-Z0-9]{1,12}'
 _CODES = dict(modality='[A-Z]{2,3}', view='PA|AP|LL|RL|LAT|LATERAL|LLD|RLD|LAO|RAO|LPO|RPO|LLO|RLO',
-    body_part='CHEST|THORAX|LUNG|RIBS?|ABDOMEN|HEAD|SKULL|NECK|SPINE|[CTL]SPINE|PELVIS|HIP|KNEE|LEG|ANKLE|FOOT|HAND|WRIST|ELBOW|ARM|SHOULDER|BREAST|HEART')
+    body_part='CHEST|THORAX|LUNG|RIBS?|ABDOMEN|HEAD|SKULL|NECK|SPINE|[CTL]SPINE|PELVIS|HIP|KNEE|LEG|ANKLE|FOOT|'
+        'HAND|WRIST|ELBOW|ARM|SHOULDER|BREAST|HEART')
 
 def _facts(ds):
     "Collect the allow-listed facts of a data set"
@@ -113,12 +114,15 @@ def _complete(ds, name):
     "Give `ds` the tags that decoding needs"
     if 'TransferSyntaxUID' not in getattr(ds, 'file_meta', {}): _add_syntax(ds)
     stored = _number(ds, 'BitsStored', _get(ds, 'BitsAllocated', 16), name)
-    if stored < 1: raise ImageError(f'{name} is a damaged DICOM file: it says that {stored} bits of each pixel are stored.')
-    usual = dict(SamplesPerPixel=1, PixelRepresentation=0, BitsStored=stored, HighBit=stored - 1, PhotometricInterpretation='MONOCHROME2')
+    if stored < 1:
+        raise ImageError(f'{name} is a damaged DICOM file: it says that {stored} bits of each pixel are stored.')
+    usual = dict(SamplesPerPixel=1, PixelRepresentation=0, BitsStored=stored, HighBit=stored - 1,
+        PhotometricInterpretation='MONOCHROME2')
     for tag,value in usual.items():
         if _get(ds, tag) is None: setattr(ds, tag, value)
     ds.PhotometricInterpretation = _word(ds, 'PhotometricInterpretation')
-    for tag in ('RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth', 'ModalityLUTSequence', 'VOILUTSequence'):
+    for tag in ('RescaleSlope', 'RescaleIntercept', 'WindowCenter', 'WindowWidth',
+            'ModalityLUTSequence', 'VOILUTSequence'):
         value = None if tag in ds else _grouped(ds, tag)
         if value is not None: setattr(ds, tag, value)
 
@@ -138,7 +142,8 @@ def _plain(ds, name):
     frames = max(1, _number(ds, 'NumberOfFrames', 1, name))
     allocated, stored = int(ds.BitsAllocated), int(ds.BitsStored)
     if 'PixelData' in ds and len(ds.PixelData)*8 < int(ds.Rows)*int(ds.Columns)*frames*allocated:
-        raise ImageError(f'{name} is a DICOM file that is cut off: it holds {len(ds.PixelData)} bytes of pixels, too few for its size.')
+        raise ImageError(f'{name} is a DICOM file that is cut off: it holds {len(ds.PixelData)} bytes of pixels, '
+            'too few for its size.')
     too_high = int(ds.HighBit) + 1 - stored
     if not 0 < too_high <= allocated - stored: return pixel_array(ds, index=0)
     signed = int(ds.PixelRepresentation)
@@ -182,10 +187,12 @@ def _in_child(frame, ds, name):
     "Decode a compressed frame by GDCM in a process of its own"
     syntax = ds.file_meta.TransferSyntaxUID
     if importlib.util.find_spec('gdcm') is None:
-        raise ImageError(f'{name} is compressed with {syntax.name[:60]}: install the decoder with `pip install "cxr_llava[dicom]"`.')
+        raise ImageError(f'{name} is compressed with {syntax.name[:60]}: '
+            'install the decoder with `pip install "cxr_llava[dicom]"`.')
     rows, columns, stored = int(ds.Rows), int(ds.Columns), int(ds.BitsStored)
     arguments = [str(o) for o in (syntax, rows, columns, int(ds.BitsAllocated), stored)]
-    child = subprocess.run([sys.executable, '-c', _CHILD] + arguments, input=frame, capture_output=True, timeout=CHILD_SECONDS)
+    command = [sys.executable, '-c', _CHILD] + arguments
+    child = subprocess.run(command, input=frame, capture_output=True, timeout=CHILD_SECONDS)
     width = len(child.stdout)//max(1, rows*columns)
     pixels = np.frombuffer(child.stdout, {1: np.uint8, 2: np.uint16}[width]).reshape(rows, columns)
     return _with_sign(pixels, stored) if int(ds.PixelRepresentation) else pixels
@@ -214,7 +221,8 @@ MAX_SLOW = 24_000_000 # Bytes of one frame
 def _first_frame(ds, name):
     "Take the bytes of the first compressed frame"
     from pydicom.encaps import generate_frames
-    if ds.PixelData.count(b'\xfe\xff\x00\xe0') > MAX_READS: raise ImageError(f'{name} is a DICOM file cut into too many pieces.')
+    if ds.PixelData.count(b'\xfe\xff\x00\xe0') > MAX_READS:
+        raise ImageError(f'{name} is a DICOM file cut into too many pieces.')
     frames = max(1, _number(ds, 'NumberOfFrames', 1, name))
     frame = next(generate_frames(ds.PixelData, number_of_frames=frames))
     if len(frame) > MAX_SLOW and ds.file_meta.TransferSyntaxUID[-2:] in ('.5', '90', '91', '01', '02', '03'):
@@ -274,7 +282,8 @@ def _rescaled(ds, values, notes):
         return _looked_up(ds, tables[0], values)[0]
     try: slope, intercept = float(_get(ds, 'RescaleSlope', 1)), float(_get(ds, 'RescaleIntercept', 0))
     except (TypeError, ValueError): slope = intercept = np.nan
-    if slope and np.isfinite([slope, intercept]).all() and abs(slope) < 1e9 and abs(intercept) < 1e12: return values*slope + intercept
+    sensible = np.isfinite([slope, intercept]).all() and abs(slope) < 1e9 and abs(intercept) < 1e12
+    if slope and sensible: return values*slope + intercept
     notes.append('rescale values make no sense and were ignored')
     return values
 
@@ -294,7 +303,8 @@ def _several(ds, tag):
 
 def _windows(ds):
     "List the pairs of centre and width that make sense; also count all that were given"
-    try: pairs = [(float(centre), float(width)) for centre,width in zip(_several(ds, 'WindowCenter'), _several(ds, 'WindowWidth'))]
+    centres, widths = _several(ds, 'WindowCenter'), _several(ds, 'WindowWidth')
+    try: pairs = [(float(centre), float(width)) for centre,width in zip(centres, widths)]
     except (ValueError, TypeError): return [], 1
     least = 1 if _get(ds, 'VOILUTFunction', 'LINEAR') == 'LINEAR' else 1e-9
     return [pair for pair in pairs if np.isfinite(pair).all() and pair[1] >= least], len(pairs)
@@ -357,7 +367,8 @@ def _grey(ds, values, seen, notes):
     "Turn stored values into 8-bit grey"
     rescaled = _rescaled(ds, values.astype(np.float64), notes)
     tone = _tone(ds, rescaled, _rescaled(ds, seen.astype(np.float64), []), notes)
-    if ds.PhotometricInterpretation == 'MONOCHROME1' or _word(ds, 'PresentationLUTShape') == 'INVERSE': tone = 1 - tone
+    inverse = ds.PhotometricInterpretation == 'MONOCHROME1' or _word(ds, 'PresentationLUTShape') == 'INVERSE'
+    if inverse: tone = 1 - tone
     grey = (tone*255 + .5).astype(np.uint8)
     grey[_padding(ds, values)] = 0
     return grey
@@ -381,9 +392,10 @@ def _dicom_notes(ds):
     "List what a reader should know about a DICOM X-ray"
     view, modality, part = (_word(ds, tag) for tag in ('ViewPosition', 'Modality', 'BodyPartExamined'))
     other_part = part and 'CHEST' not in part and part not in ('THORAX', 'LUNG', 'RIBS', 'RIB')
+    other_kind = re.fullmatch(_CODES['modality'], modality) and modality not in _PLAIN
     notes = {'burned-in annotation: the picture may show names': _word(ds, 'BurnedInAnnotation') == 'YES',
         'not frontal: a lateral view': view in ('LL', 'RL', 'LATERAL', 'LAT', 'LLD', 'RLD'),
-        f'modality {modality}: not a plain X-ray': re.fullmatch(_CODES['modality'], modality) and modality not in _PLAIN,
+        f'modality {modality}: not a plain X-ray': other_kind,
         'body part is not the chest': other_part}
     return [note for note,holds in notes.items() if holds]
 
@@ -403,4 +415,6 @@ def read_dicom(
         im = Image.fromarray(_grey_picture(ds, pixels, notes))
         return im, notes + _dicom_notes(ds), _facts(ds)
     except ImageError: raise
-    except Exception: raise ImageError(f'{name} is a DICOM file that is cut off, damaged or of a kind that cannot be decoded: fetch it again.') from None
+    except Exception:
+        raise ImageError(f'{name} is a DICOM file that is cut off, damaged or of a kind that cannot be decoded: '
+            'fetch it again.') from None

@@ -84,7 +84,11 @@ def blur(a, radius):
     return sum(weight*a[:,i:i+columns] for i,weight in enumerate(weights))
 
 # %% ../../nbs/xray/05_drawing.ipynb #fcb074cb
-def noise(rng, h, w, beta=1.1, lo=5): # `beta`: how fast detail falls with frequency, `lo`: waves per picture that are kept flat
+def noise(
+    rng, h, w, # Generator, rows, columns
+    beta=1.1, # How fast detail falls with frequency
+    lo=5, # Waves per picture that are kept flat
+):
     "Draw fractal noise of standard deviation 1"
     white = rng.standard_normal((h,w), dtype=np.float32)
     waves = np.hypot(np.fft.fftfreq(h)[:,None]*h, np.fft.rfftfreq(w)[None]*w).astype(np.float32)
@@ -182,11 +186,13 @@ def lung_air(f):
 # %% ../../nbs/xray/05_drawing.ipynb #28f92243
 def heart(f):
     "Measure the path through the heart, in [0,1]"
-    ratio = {'':f.heart_ratio, 'mild':.565, 'moderate':.62, 'severe':.69}[f.truth.cardiomegaly]+f.rng.uniform(-.01,.012)
+    drawn = {'':f.heart_ratio, 'mild':.565, 'moderate':.62, 'severe':.69}[f.truth.cardiomegaly]
+    ratio = drawn+f.rng.uniform(-.01,.012)
     wide, flat = 2*f.width*min(.74, ratio), .74
     rx = wide/2/math.sqrt(math.cos(f.heart_tilt)**2+(flat*math.sin(f.heart_tilt))**2)
     y = f.left_dome-.02-.60*rx*flat
-    left, right = blob(f, .19*wide, y, rx, rx*flat, f.heart_tilt), blob(f, -.075*wide, y+.03, .30*wide, .34*wide)
+    left = blob(f, .19*wide, y, rx, rx*flat, f.heart_tilt)
+    right = blob(f, -.075*wide, y+.03, .30*wide, .34*wide)
     return np.maximum(dome(left)**.75, .8*dome(right)**.75)*step(1-np.minimum(left,right), .10)
 
 # %% ../../nbs/xray/05_drawing.ipynb #f70a9b48
@@ -268,7 +274,9 @@ def vessels(f):
 # %% ../../nbs/xray/05_drawing.ipynb #7ac3be1d
 def hila(f):
     "Measure both hila, about [0,1]"
-    def one(side): return .5*dome(blob(f, side*.155, -.035-.02*side, .055, .12, .25*side))+.35*dome(blob(f, side*.19, .06, .03, .12, -.25*side))
+    def one(side):
+        upper, lower = blob(f, side*.155, -.035-.02*side, .055, .12, .25*side), blob(f, side*.19, .06, .03, .12, -.25*side)
+        return .5*dome(upper)+.35*dome(lower)
     return f.hila*(one(-1)+one(1))
 
 def airways(f):
@@ -331,7 +339,8 @@ def patches(f, lobes):
         x, y = x*f.width/.72, y+(.04+f.inspire if y>0 else 0)
         for _ in range(rng.integers(13,19)):
             size = rng.uniform(.03,.065)
-            off = blob(f, x+rng.normal(0,.095), y+rng.normal(0,.10), size, size*rng.uniform(.7,1.3), rng.uniform(0,3))
+            place = x+rng.normal(0,.095), y+rng.normal(0,.10)
+            off = blob(f, *place, size, size*rng.uniform(.7,1.3), rng.uniform(0,3))
             airless = np.maximum(airless, rng.uniform(.5,.9)*np.exp(-off*.9))
         airless = np.maximum(airless, .2*np.exp(-blob(f, x, y, .2, .2)))
     return np.clip(airless*(1+.22*noise(rng, f.h, f.w, 1.2, 8)), 0, 1)
@@ -365,7 +374,8 @@ def wires(f):
     lines = []
     for i in range(5):
         x, y = f.bend+f.rng.normal(0,.006), -.32+i*.12
-        lines += [Stroke([(x-.028,y-.016),(x+.028,y+.014)],.009,.9), Stroke([(x-.028,y+.016),(x+.028,y-.012)],.009,.9)]
+        lines.append(Stroke([(x-.028,y-.016),(x+.028,y+.014)],.009,.9))
+        lines.append(Stroke([(x-.028,y+.016),(x+.028,y-.012)],.009,.9))
     return lines
 
 # %% ../../nbs/xray/05_drawing.ipynb #923e05be
@@ -449,7 +459,8 @@ def absorption(f):
     filled, edema, off = np.clip(muscle,0,1), bool(f.truth.edema), np.abs(f.x)
     outline = .34+.88*step(f.y-f.apex+.02,.25)-.16*step(f.y+.35,.8)
     total = soft_tissue(f, outline)
-    full = air*(1-content.dense*(1-content.gap)*.92)*(1+.22*content.gap)*(1-content.water*.97)*(1-.80*filled**.6)
+    expanded = air*(1-content.dense*(1-content.gap)*.92)*(1+.22*content.gap)
+    full = expanded*(1-content.water*.97)*(1-.80*filled**.6)
     total -= (.60 if f.truth.volumes=='large' else .56)*full
     total += lung_markings(f, content, air, muscle, texture)
     total += (.27 if edema else .20)*hila(f)*step(.30-off,.1)+.05*muscle+.09*content.line*air
@@ -548,7 +559,8 @@ def draw_lateral(
     spine = step(.10-np.abs(x-back-.06),.07)*(.70+.30*np.cos(y/.13*2*np.pi))
     total = f.thick*.74*step(x-sternum+.08,.16)*step(back+.36-x,.22)*(.78+.22*step(y-base,.4))
     total = total-.47*lung*(1-.80*muscle)*(.75+.25*step(y+.3,.6))*(1-.25*np.exp(-((x-.12)/.3)**2))
-    total += lung*(.09*lateral_vessels(f, rng)+.018*noise(rng, f.h, f.w, 1.1, 6)+.12*np.exp(-blob(f, .03, -.08, .10, .13)))
+    markings = .09*lateral_vessels(f, rng)+.018*noise(rng, f.h, f.w, 1.1, 6)
+    total += lung*(markings+.12*np.exp(-blob(f, .03, -.08, .10, .13)))
     for i in range(9): total += .04*dome(((y-f.apex-.10-i*.13-.40*(back-x)+.16*(back-x)**2)/.02)**2)*lung
     total -= .12*strokes(f, [Stroke([(.0,-1.1),(.05,-.5),(.06,-.18)],.055,1)], 1.6)*step(y-f.apex+.25,.2)
     if t.effusion: total += .34*step(y-base+.16-.4*np.clip(x-.1,0,1),.06)*step(x-.12,.14)*lung

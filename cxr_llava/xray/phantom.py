@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from ..core.files import CXRError, os_sentence, write_atomic, write_json
 from ..core.processes import map_jobs, with_progress
-from cxr_llava.xray.drawing import (
-    draw_lateral, draw_with_masks, draw_xray, LOBES, phantom_xray, sample_body, SIDES, TARGETS, Truth,
-    truth_labels) # other modules take these from here
+from .drawing import (
+    draw_lateral, draw_xray, LOBES, sample_body, TARGETS, Truth, truth_labels)
 
 # %% ../../nbs/xray/06_phantom.ipynb #da6385b7
 def pick(rng, options): return options[rng.integers(len(options))]
@@ -80,19 +79,27 @@ def sample_truth(rng:np.random.Generator)->Truth: # Six targets and incidentals
 
 # %% ../../nbs/xray/06_phantom.ipynb #32af9b79
 PHRASES = dict(
-    heart_normal=['The heart is normal in size.', 'Heart size is within normal limits.', 'The cardiac silhouette is normal in size.',
+    heart_normal=['The heart is normal in size.', 'Heart size is within normal limits.',
+        'The cardiac silhouette is normal in size.',
         'Normal heart size and mediastinal contours.', 'Cardiomediastinal silhouette is within normal limits.'],
-    heart_mild=['The heart is mildly enlarged.', 'Mild cardiomegaly.', 'There is mild enlargement of the cardiac silhouette.'],
-    heart_moderate=['The heart is moderately enlarged.', 'Moderate cardiomegaly.', 'There is moderate cardiomegaly.'],
-    heart_severe=['The heart is markedly enlarged.', 'Marked cardiomegaly.', 'The cardiac silhouette is severely enlarged.'],
+    heart_mild=['The heart is mildly enlarged.', 'Mild cardiomegaly.',
+        'There is mild enlargement of the cardiac silhouette.'],
+    heart_moderate=['The heart is moderately enlarged.', 'Moderate cardiomegaly.',
+        'There is moderate cardiomegaly.'],
+    heart_severe=['The heart is markedly enlarged.', 'Marked cardiomegaly.',
+        'The cardiac silhouette is severely enlarged.'],
     clear=['The lungs are clear.', 'Lungs are clear bilaterally.', 'No focal airspace disease.',
         'The lungs are clear without focal consolidation.'],
-    consolidation=['There is dense consolidation in the {lobe} lobe.', 'Lobar consolidation of the {lobe} lobe with air bronchograms.',
+    consolidation=['There is dense consolidation in the {lobe} lobe.',
+        'Lobar consolidation of the {lobe} lobe with air bronchograms.',
         'Consolidation is present in the {lobe} lobe.'],
     pneumonia=['Patchy airspace opacities in the {where}, consistent with pneumonia.',
-        'There are patchy opacities in the {where} representing pneumonia.', 'Patchy {where} opacities consistent with pneumonia.'],
-    edema_mild=['Mild pulmonary edema.', 'There is mild interstitial edema.', 'Perihilar haze consistent with mild pulmonary edema.'],
-    edema_moderate=['Moderate pulmonary edema.', 'There is moderate perihilar pulmonary edema.', 'Moderate interstitial and alveolar edema.'],
+        'There are patchy opacities in the {where} representing pneumonia.',
+        'Patchy {where} opacities consistent with pneumonia.'],
+    edema_mild=['Mild pulmonary edema.', 'There is mild interstitial edema.',
+        'Perihilar haze consistent with mild pulmonary edema.'],
+    edema_moderate=['Moderate pulmonary edema.', 'There is moderate perihilar pulmonary edema.',
+        'Moderate interstitial and alveolar edema.'],
     edema_severe=['Severe pulmonary edema.', 'There is severe alveolar pulmonary edema.',
         'Extensive perihilar opacities consistent with severe pulmonary edema.'])
 
@@ -108,18 +115,23 @@ PHRASES |= dict(
         'No pneumothorax or pleural effusion is seen.'],
     no_effusion=['No pleural effusion.', 'There is no pleural effusion.', 'The costophrenic angles are sharp.'],
     no_pneumothorax=['No pneumothorax.', 'There is no pneumothorax.', 'No pneumothorax is seen.'],
-    atelectasis=['Linear atelectasis at the {side} lung base.', 'Streaky opacities at the {side} base, likely atelectasis.',
+    atelectasis=['Linear atelectasis at the {side} lung base.',
+        'Streaky opacities at the {side} base, likely atelectasis.',
         'There is {side} basilar subsegmental atelectasis.'],
     low=['Low lung volumes.', 'Lung volumes are low.'],
     large=['The lungs are hyperexpanded.', 'Hyperinflated lungs with flattened diaphragms.'],
     aorta=['The thoracic aorta is tortuous.', 'Tortuous aorta.'],
-    pacemaker=['Left chest pacemaker with leads in the right atrium and right ventricle.', 'A left-sided pacemaker is in place.'],
+    pacemaker=['Left chest pacemaker with leads in the right atrium and right ventricle.',
+        'A left-sided pacemaker is in place.'],
     wires=['Median sternotomy wires are intact.', 'The patient is status post median sternotomy.'],
-    catheter=['Right internal jugular catheter tip is in the superior vena cava.', 'A right central venous catheter is in place.'],
-    bones=['No acute bony abnormality.', 'The osseous structures are intact.', 'XXXX are unremarkable.', 'No displaced rib fracture.'],
+    catheter=['Right internal jugular catheter tip is in the superior vena cava.',
+        'A right central venous catheter is in place.'],
+    bones=['No acute bony abnormality.', 'The osseous structures are intact.', 'XXXX are unremarkable.',
+        'No displaced rib fracture.'],
     prior=['No significant change compared to the prior study.', 'Stable appearance since XXXX.',
         'Comparison is made with the prior examination.'],
-    normal=['No acute cardiopulmonary abnormality.', 'No acute cardiopulmonary disease.', 'Normal chest.', 'No acute findings.'])
+    normal=['No acute cardiopulmonary abnormality.', 'No acute cardiopulmonary disease.', 'Normal chest.',
+        'No acute findings.'])
 
 # %% ../../nbs/xray/06_phantom.ipynb #e71d97c0
 def say_one(rng, key, hedge=False, **words): # `words` fill the braces of the phrase; `hedge` puts a doubt before it
@@ -178,8 +190,10 @@ def write_impression(t:Truth, rng:np.random.Generator)->str:
     return say_one(rng, 'atelectasis', side=t.atelectasis) if t.atelectasis else normal
 
 # %% ../../nbs/xray/06_phantom.ipynb #972781f2
-INDICATIONS = ['Chest pain.', 'Shortness of breath.', 'Cough and fever.', 'XXXX-year-old male with dyspnea.', 'Preoperative evaluation.',
-    'XXXX-year-old female with chest XXXX.', 'Evaluate for acute process.', 'Weakness.', 'Status post fall.', '']
+INDICATIONS = ['Chest pain.', 'Shortness of breath.', 'Cough and fever.',
+    'XXXX-year-old male with dyspnea.', 'Preoperative evaluation.',
+    'XXXX-year-old female with chest XXXX.', 'Evaluate for acute process.', 'Weakness.',
+        'Status post fall.', '']
 COMPARISONS = ['None.', 'None available.', 'XXXX.', 'Chest radiograph XXXX.', '']
 
 def write_report(t:Truth, rng:np.random.Generator)->dict: # findings, impression, indication, comparison

@@ -31,10 +31,13 @@ def check_size(
     "Refuse a picture that is too large, too small or too long. Raises `ImageError`"
     if w*h*frames > MAX_PIXELS:
         size = f'{w} x {h} x {frames} frames' if frames > 1 else f'{w} x {h}'
-        raise ImageError(f'{name} has {size} pixels, more than the limit of {MAX_PIXELS//10**6} megapixels: export a smaller copy.')
-    if min(w, h) < MIN_SIDE: raise ImageError(f'{name} has only {w} x {h} pixels; an X-ray needs at least {MIN_SIDE} each way.')
+        raise ImageError(f'{name} has {size} pixels, more than the limit of {MAX_PIXELS//10**6} megapixels: '
+            'export a smaller copy.')
+    if min(w, h) < MIN_SIDE:
+        raise ImageError(f'{name} has only {w} x {h} pixels; an X-ray needs at least {MIN_SIDE} each way.')
     if max(w, h) > MAX_ASPECT*min(w, h):
-        raise ImageError(f'{name} measures {w} x {h} pixels, more than {MAX_ASPECT} times as long as wide: not an X-ray.')
+        raise ImageError(f'{name} measures {w} x {h} pixels, more than {MAX_ASPECT} times as long as wide: '
+            'not an X-ray.')
 
 # %% ../../nbs/xray/01_pixels.ipynb #ee2213d3
 def name_of(src):
@@ -52,12 +55,14 @@ def _read_path(path, name):
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode): raise ImageError(f'{name} is a folder: give one X-ray file.')
-        if not stat.S_ISREG(status.st_mode): raise ImageError(f'{name} is not a regular file: give one X-ray file.')
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f'{name} is not a regular file: give one X-ray file.')
         if status.st_size > MAX_BYTES:
             raise ImageError(f'{name} has {status.st_size//10**6} MB, more than the limit of {MAX_BYTES//10**6} MB.')
         with open(path, 'rb') as file: return file.read(MAX_BYTES + 1)
     except FileNotFoundError: raise ImageError(f'{name} does not exist: check the path.') from None
-    except PermissionError: raise ImageError(f'{name} may not be read by this user: check its permissions.') from None
+    except PermissionError:
+        raise ImageError(f'{name} may not be read by this user: check its permissions.') from None
     except (OSError, ValueError): raise ImageError(f'{name} cannot be opened: check the path.') from None
 
 # %% ../../nbs/xray/01_pixels.ipynb #f9dcb506
@@ -76,7 +81,8 @@ def _read_file(file, name):
         data = file.read(MAX_BYTES + 1)
         if place is not None: file.seek(place)
     except Exception: raise ImageError(f'{name} cannot be read: the open file failed or is closed.') from None
-    if not isinstance(data, (bytes, bytearray)): raise ImageError(f"{name} is open as text: open it with mode 'rb'.")
+    if not isinstance(data, (bytes, bytearray)):
+        raise ImageError(f"{name} is open as text: open it with mode 'rb'.")
     return bytes(data)
 
 # %% ../../nbs/xray/01_pixels.ipynb #a4000d80
@@ -91,7 +97,8 @@ def read_bytes(
     else: raise ImageError(f'An X-ray cannot be read from a {type(src).__name__}: '
                            'give a path, bytes, an open file, a PIL image or a numpy array.')
     if not data: raise ImageError(f'{name} is empty (0 bytes): fetch it again.')
-    if len(data) > MAX_BYTES: raise ImageError(f'{name} has more than {MAX_BYTES//10**6} MB, the limit for one X-ray.')
+    if len(data) > MAX_BYTES:
+        raise ImageError(f'{name} has more than {MAX_BYTES//10**6} MB, the limit for one X-ray.')
     return data
 
 # %% ../../nbs/xray/01_pixels.ipynb #6bef8c86
@@ -112,9 +119,10 @@ def sniff(
     return 'DICOM' if is_bare else ''
 
 # %% ../../nbs/xray/01_pixels.ipynb #aafe1ad9
-_OTHERS = {b'GIF8': 'a GIF', b'%PDF': 'a PDF', b'PK\3\4': 'a ZIP archive', b'\x1f\x8b': 'a gzip file', b'%!PS': 'PostScript',
-    b'\0\0\0\x0cjP': 'a JPEG 2000 file', b'\xff\x4f\xff\x51': 'a JPEG 2000 file', b'\x93NUMPY': 'a numpy file',
-    b'<': 'a web page or XML', b'\x7fELF': 'a program', b'MZ': 'a program', b'\0\0\1\0': 'an icon', b'SIMPLE': 'a FITS file'}
+_OTHERS = {b'GIF8': 'a GIF', b'%PDF': 'a PDF', b'PK\3\4': 'a ZIP archive', b'\x1f\x8b': 'a gzip file',
+    b'%!PS': 'PostScript', b'\0\0\0\x0cjP': 'a JPEG 2000 file', b'\xff\x4f\xff\x51': 'a JPEG 2000 file',
+    b'\x93NUMPY': 'a numpy file', b'<': 'a web page or XML', b'\x7fELF': 'a program', b'MZ': 'a program',
+    b'\0\0\1\0': 'an icon', b'SIMPLE': 'a FITS file'}
 
 def not_allowed(data, name):
     "Write the refusal for a format that is not one of the six"
@@ -180,7 +188,9 @@ def look_up(
     return grey
 
 # %% ../../nbs/xray/01_pixels.ipynb #32703ee7
-def _scale(values, black, white): return np.clip((values - black)*(255./(white - black)) + .5, 0, 255).astype(np.uint8)
+def _scale(values, black, white):
+    "Map the range from black to white to 8 bits"
+    return np.clip((values - black)*(255./(white - black)) + .5, 0, 255).astype(np.uint8)
 
 def grey8(
     a:np.ndarray, # Shape (h,w), any number type

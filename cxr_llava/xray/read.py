@@ -10,7 +10,7 @@ import contextlib, io, os, threading, time, warnings
 import numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from ..core.files import (
     append_jsonl, CXRError, hash_json, read_jsonl, say, sha256, write_atomic, write_jsonl)
 from ..core.processes import map_jobs, with_progress
@@ -109,7 +109,8 @@ def _promised_length(im, data):
 def _check_length(im, data, name):
     "Refuse a file that is shorter than its own tables say"
     length = _promised_length(im, data)
-    if length > len(data): raise ImageError(f'{name} is cut off: it has {len(data)} of {length} bytes; fetch it again.')
+    if length > len(data):
+        raise ImageError(f'{name} is cut off: it has {len(data)} of {length} bytes; fetch it again.')
 
 # %% ../../nbs/xray/04_read.ipynb #4aeeffce
 def _float_tiff(data, name):
@@ -158,7 +159,8 @@ def _stretch_deep_colour(grey, data, mode):
 def _read_picture(data, fmt, name):
     "Read a file of one of Pillow's formats. Raises `ImageError`"
     try: grey, notes, meta = _decode(data, fmt, name)
-    except Image.DecompressionBombError: raise ImageError(f'{name} has more than {MAX_PIXELS//10**6} megapixels, the limit.') from None
+    except Image.DecompressionBombError:
+        raise ImageError(f'{name} has more than {MAX_PIXELS//10**6} megapixels, the limit.') from None
     except ImageError: raise
     except Exception:
         raise ImageError(f'{name} is a {fmt} file that is cut off, damaged or of a kind that cannot be decoded: '
@@ -170,7 +172,8 @@ def _read_picture(data, fmt, name):
 # %% ../../nbs/xray/04_read.ipynb #731e9ba8
 def _channels_last(a):
     "Bring an array to the shape (h,w) or (h,w,channels). Raises `ImageError`"
-    if a.dtype.kind not in 'buif': raise ImageError(f'An array of type {a.dtype} is not an X-ray: give numbers.')
+    if a.dtype.kind not in 'buif':
+        raise ImageError(f'An array of type {a.dtype} is not an X-ray: give numbers.')
     if a.ndim == 3 and a.shape[0] == 1: a = a[0]
     if a.ndim == 3 and a.shape[2] == 1: a = a[..., 0]
     if a.ndim == 3 and a.shape[0] in (3, 4) and a.shape[2] > 4: a = np.moveaxis(a, 0, 2)
@@ -234,7 +237,8 @@ def read_xray(
             notes = notes + appearance_notes(im)
             return XRay(im, list(dict.fromkeys(notes)), meta)
     except ImageError: raise
-    except Exception: raise ImageError(f'{name} is damaged or not an X-ray picture: fetch it again or save it as PNG.') from None
+    except Exception:
+        raise ImageError(f'{name} is damaged or not an X-ray picture: fetch it again or save it as PNG.') from None
 
 # %% ../../nbs/xray/04_read.ipynb #9a4469b7
 def pad_square(
@@ -334,7 +338,7 @@ def resize_xrays(
     size:int=336, # Longest side of the results, pixels
     workers:int=2, # Processes
 )->dict: # Path below `out` -> sha, mirror, phash, mirror_phash, notes, width, height; or error
-    "Prepare many X-rays as square grey JPEGs, in parallel, skipping those done before. Raises `CXRError` on a full disk"
+    "Prepare many X-rays as square grey JPEGs, skipping those done before. Raises `CXRError` on a full disk"
     out, start, fresh = Path(out), time.time(), []
     keys = {name: _key(src, size) for src,name in jobs}
     done = _done_before(out, keys)
