@@ -123,11 +123,12 @@ def _parse(text, path):
         raise CXRError(f'{path} is not valid JSON (line {e.lineno}: {e.msg}): mend it.') from None
     return _json_records(content, path)
 
-# %% ../../nbs/score/10_external.ipynb #6af336d3
+# %% ../../nbs/score/10_external.ipynb #5e8deb2c
 def plain_name(name)->str:
     "Write the name of a column in small letters, with underscores"
     return str(name).strip().lower().replace(' ', '_').replace('-', '_')
 
+# %% ../../nbs/score/10_external.ipynb #6af336d3
 def read_records(
     path, # JSON, JSON lines, CSV or TSV, plain or packed by gzip
 )->list: # `Record` of each study
@@ -350,6 +351,14 @@ def _patients(want, files):
             if not patients.get(o['id'], True): patients[o['id']] = o['patient']
     return patients
 
+# %% ../../nbs/score/10_external.ipynb #0c52d3c6
+def _references(references, path, rows):
+    "Read the references of a file, or take those that stand beside the predictions"
+    if references: return read_texts(references, 'reference')
+    if rows[0]['reference'] is not None: return rows
+    names = ', '.join(NAMES['reference'][:3])
+    raise CXRError(f'{path} has no references: give them with --references FILE, or in a column such as {names}.')
+
 # %% ../../nbs/score/10_external.ipynb #c1c5f7c9
 def load_pairs(
     predictions:list, # Files, one per system
@@ -370,13 +379,6 @@ def load_pairs(
             'take these studies out of both files, or leave them out with --intersection.')
     pairs = [_joined(rows, want, path) for path,rows in files]
     return dict(zip(names_of(predictions), pairs)), _patients(want, [rows for _,rows in files])
-
-def _references(references, path, rows):
-    "Read the references of a file, or take those that stand beside the predictions"
-    if references: return read_texts(references, 'reference')
-    if rows[0]['reference'] is not None: return rows
-    names = ', '.join(NAMES['reference'][:3])
-    raise CXRError(f'{path} has no references: give them with --references FILE, or in a column such as {names}.')
 
 # %% ../../nbs/score/10_external.ipynb #50be2840
 def copied(
@@ -621,6 +623,13 @@ def _made_with(cfg, items):
     return dict(system=system_name(cfg), split=split_hash(items), references=reference_hash(items),
         model=cfg.model, provider=cfg.provider, host=urlsplit(address_of(cfg)).hostname, decoding=decoding, prompt=hash_json(FORMAT), size=SIDE)
 
+# %% ../../nbs/score/10_external.ipynb #567fc90f
+def _row(item, answer, key):
+    "Write an answer as a row of `predictions/`"
+    refused = dict(refused=redact(answer.refused, key)) if answer.refused else {}
+    return dict(id=item['id'], text=redact(answer.text, key), stopped=answer.stopped,
+        reference=item['reference'], tokens=answer.tokens, **refused)
+
 # %% ../../nbs/score/10_external.ipynb #50cfde2b
 def _ask_all(cfg, items, file, key):
     "Ask for one report after another; return the rows that were written"
@@ -644,11 +653,14 @@ def _ask_all(cfg, items, file, key):
     if spent: say(f'{len(rows)} answers, {spent:.2f} US dollars by the tokens that the provider counted')
     return rows
 
-def _row(item, answer, key):
-    "Write an answer as a row of `predictions/`"
-    refused = dict(refused=redact(answer.refused, key)) if answer.refused else {}
-    return dict(id=item['id'], text=redact(answer.text, key), stopped=answer.stopped,
-        reference=item['reference'], tokens=answer.tokens, **refused)
+# %% ../../nbs/score/10_external.ipynb #4756aeac
+def _send(cfg, items, file, made_with):
+    "Check price and key, note what the reports are made with, and ask"
+    if cfg.max_cost and cost_of(cfg, 0, 0) is None:
+        raise CXRError(f'`max_cost` cannot be held while the price of {cfg.model} is unknown: give --price_in and --price_out.')
+    key = key_of(cfg)
+    write_json(file.with_suffix('.meta.json'), made_with | dict(made=now(), versions=versions()))
+    return _ask_all(cfg, items, file, key)
 
 # %% ../../nbs/score/10_external.ipynb #dfbbe623
 def run_outside(
@@ -674,14 +686,6 @@ def run_outside(
             'run the same command again to go on.')
     say(f'written: {file}, {sum("refused" in row for row in rows)} refused by the model')
     return check_rows(rows, items, file.name, empty=True)
-
-def _send(cfg, items, file, made_with):
-    "Check price and key, note what the reports are made with, and ask"
-    if cfg.max_cost and cost_of(cfg, 0, 0) is None:
-        raise CXRError(f'`max_cost` cannot be held while the price of {cfg.model} is unknown: give --price_in and --price_out.')
-    key = key_of(cfg)
-    write_json(file.with_suffix('.meta.json'), made_with | dict(made=now(), versions=versions()))
-    return _ask_all(cfg, items, file, key)
 
 # %% ../../nbs/score/10_external.ipynb #6127eb2c
 def main(

@@ -10,7 +10,7 @@ import contextlib, io, os, threading, time, warnings
 import numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from ..core.files import (
     append_jsonl, CXRError, hash_json, read_jsonl, say, sha256, write_atomic, write_jsonl)
 from ..core.processes import map_jobs, with_progress
