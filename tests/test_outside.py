@@ -1,5 +1,5 @@
 "Models of others: a server on this computer that misbehaves in every way; nothing is lost, nothing leaks, nothing is asked twice"
-import contextlib, json, os, random, signal, socket, struct, subprocess, sys, threading, time
+import contextlib, json, random, signal, socket, struct, subprocess, sys, threading, time
 from types import SimpleNamespace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIGHT = ['fastcore', 'numpy', 'pandas', 'pyarrow', 'pillow', 'pydicom', 'pyyaml', 'tqdm', 'sacrebleu', 'rouge-score', 'scikit-learn', 'matplotlib']
 PROBE = '''
 from cxr_llava import label_report, parse_sections, read_xray
-from cxr_llava.xray.phantom import phantom_xray
+from cxr_llava.xray.drawing import phantom_xray
 import io
 b = io.BytesIO(); phantom_xray(1, effusion='left').save(b, 'PNG')
 assert read_xray(b.getvalue()).image.mode == 'L'

@@ -8,28 +8,28 @@ __all__ = ['POLICIES', 'RATES', 'STATES', 'FIVE', 'GROUPS', 'GROUP_COLUMNS', 'F1
            'clinical_resamples', 'clinical_scores', 'state_counts', 'agreement', 'label_differences', 'f1_differences',
            'swap_draws', 'paired_tests', 'holm', 'compare_systems']
 
-# %% ../../nbs/score/01_clinical.ipynb #34030e62
+# %% ../../nbs/score/01_clinical.ipynb #79326936
 import warnings
 from itertools import combinations
 import numpy as np, pandas as pd
 from ..core.files import CXRError
 from ..report.labels import OBSERVATIONS, TARGETS
 
-# %% ../../nbs/score/01_clinical.ipynb #ada001ec
+# %% ../../nbs/score/01_clinical.ipynb #4676933a
 POLICIES = ('negative', 'positive', 'definite')
 RATES = ('accuracy', 'sensitivity', 'specificity', 'precision', 'f1')
 STATES = ('positive', 'negative', 'uncertain', 'not mentioned')
 
-# %% ../../nbs/score/01_clinical.ipynb #aee1b8c1
+# %% ../../nbs/score/01_clinical.ipynb #ed179e65
 FIVE = [o for o in OBSERVATIONS if o in ('Cardiomegaly', 'Edema', 'Consolidation', 'Atelectasis', 'Pleural Effusion')]
 GROUPS = {'6': list(TARGETS), '5': FIVE, '14': list(OBSERVATIONS)}
 GROUP_COLUMNS = {group: [OBSERVATIONS.index(o) for o in names] for group,names in GROUPS.items()}
 
-# %% ../../nbs/score/01_clinical.ipynb #5b12a6f8
+# %% ../../nbs/score/01_clinical.ipynb #8dc49485
 F1_ROWS = list(OBSERVATIONS) + [f'{kind} {group}' for group in GROUPS for kind in ('micro', 'macro')]
 ROWS = F1_ROWS + [f'{kind} {group}' for kind in ('weighted', 'example') for group in GROUPS]
 
-# %% ../../nbs/score/01_clinical.ipynb #891d2c74
+# %% ../../nbs/score/01_clinical.ipynb #825cc19d
 def label_matrix(
     labels, # `DataFrame` with one column per observation, or a list of dicts; values 1, 0, -1, None
 )->np.ndarray: # Shape (n, 14); NaN where not mentioned
@@ -47,7 +47,7 @@ def label_matrix(
     _check_labels(values)
     return values
 
-# %% ../../nbs/score/01_clinical.ipynb #b99868ee
+# %% ../../nbs/score/01_clinical.ipynb #a2670dad
 def _check_labels(values):
     "Raise `CXRError` on the first number that is no label"
     wrong = np.argwhere(~(np.isnan(values) | np.isin(values, (-1, 0, 1))))
@@ -56,7 +56,7 @@ def _check_labels(values):
     raise CXRError(f'Label {values[row, column]:g} of "{OBSERVATIONS[column]}" in row {row} is not 1, 0, -1 or empty: '
         'correct the labels.')
 
-# %% ../../nbs/score/01_clinical.ipynb #6cf17dd1
+# %% ../../nbs/score/01_clinical.ipynb #e8d55379
 def outcomes(
     ref_labels, # Labels of the reference reports
     pred_labels, # Labels of the written reports, in the same order
@@ -74,7 +74,7 @@ def outcomes(
     ref, pred = np.isin(ref, yes), np.isin(pred, yes)
     return np.stack([ref & pred, ~ref & pred, ref & ~pred, ~ref & ~pred], -1) & counted[..., None]
 
-# %% ../../nbs/score/01_clinical.ipynb #d838031c
+# %% ../../nbs/score/01_clinical.ipynb #2212e7e0
 def ratio(
     part, # Numerators
     whole, # Denominators, of the same shape
@@ -82,7 +82,7 @@ def ratio(
     "Divide, and leave undefined what has no denominator"
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
-# %% ../../nbs/score/01_clinical.ipynb #e36bdbe7
+# %% ../../nbs/score/01_clinical.ipynb #55504667
 def rates(
     counts:np.ndarray, # Shape (..., 4): TP, FP, FN, TN
 )->dict: # Rate -> array of shape (...); NaN where undefined
@@ -91,7 +91,7 @@ def rates(
     return dict(accuracy=ratio(tp+tn, tp+fp+fn+tn), sensitivity=ratio(tp, tp+fn), specificity=ratio(tn, tn+fp),
         precision=ratio(tp, tp+fp), f1=ratio(2*tp, 2*tp+fp+fn))
 
-# %% ../../nbs/score/01_clinical.ipynb #7511c89a
+# %% ../../nbs/score/01_clinical.ipynb #2650c1f1
 def mean_of_defined(
     values:np.ndarray, # Shape (..., k), NaN where undefined
     weights=1., # How much each counts
@@ -100,7 +100,7 @@ def mean_of_defined(
     counted = np.where(np.isnan(values), 0., weights)
     return ratio((np.nan_to_num(values)*counted).sum(-1), counted.sum(-1))
 
-# %% ../../nbs/score/01_clinical.ipynb #3b62c5f3
+# %% ../../nbs/score/01_clinical.ipynb #a1d4a525
 def all_rates(
     counts:np.ndarray, # Shape (..., 14, 4)
 )->dict: # Rate -> array of shape (..., 23), in the order of `ROWS`
@@ -111,7 +111,7 @@ def all_rates(
     averages = {rate: _averages(single[rate], [group[rate] for group in pooled], support) for rate in RATES}
     return {rate: np.concatenate([single[rate], averages[rate]], -1) for rate in RATES}
 
-# %% ../../nbs/score/01_clinical.ipynb #bfcd431b
+# %% ../../nbs/score/01_clinical.ipynb #4412fa76
 def _averages(single, pooled, support):
     "One rate: micro and macro of each group, then the weighted means"
     plain, weighted = [], []
@@ -120,7 +120,7 @@ def _averages(single, pooled, support):
         weighted.append(mean_of_defined(single[..., columns], support[..., columns]))
     return np.stack(plain + weighted, -1)
 
-# %% ../../nbs/score/01_clinical.ipynb #8feda9dd
+# %% ../../nbs/score/01_clinical.ipynb #e06e2f7a
 def example_rates(
     found:np.ndarray, # From `outcomes`, shape (n, 14, 4)
     weights:np.ndarray, # Shape (times, n): how often each study counts
@@ -134,7 +134,7 @@ def example_rates(
             columns[rate].append(ratio(total, defined))
     return {rate: np.stack(parts, -1) for rate,parts in columns.items()}
 
-# %% ../../nbs/score/01_clinical.ipynb #c331cdd5
+# %% ../../nbs/score/01_clinical.ipynb #e0a83d41
 def resample_weights(
     units, # Patient of each study; the study's own id where the patient is not known
     times:int=1000, # Number of resamples
@@ -147,7 +147,7 @@ def resample_weights(
     drawn = np.random.default_rng(seed).multinomial(len(names), equal, size=times)
     return drawn[:, codes].astype(float)
 
-# %% ../../nbs/score/01_clinical.ipynb #5ba7e37d
+# %% ../../nbs/score/01_clinical.ipynb #a7ffe1e8
 def interval(
     values:np.ndarray, # Shape (times, ...): one value per resample, NaN where undefined
     level:float=.95, # In (0,1)
@@ -161,7 +161,7 @@ def interval(
         low,high = np.nanquantile(values, [(1-level)/2, (1+level)/2], axis=0)
     return low, high, np.isnan(values).sum(0)
 
-# %% ../../nbs/score/01_clinical.ipynb #6c6e60c1
+# %% ../../nbs/score/01_clinical.ipynb #37639b8a
 def clinical_resamples(
     found:np.ndarray, # From `outcomes`
     weights:np.ndarray, # From `resample_weights`
@@ -172,29 +172,30 @@ def clinical_resamples(
     examples = example_rates(found, weights)
     return {rate: np.concatenate([pooled[rate], examples[rate]], -1) for rate in RATES}
 
-# %% ../../nbs/score/01_clinical.ipynb #c93d4dde
+# %% ../../nbs/score/01_clinical.ipynb #5bb27a5f
 def clinical_scores(
     ref_labels, # Labels of the reference reports: `DataFrame` of `label_reports`, or a list of dicts
     pred_labels, # Labels of the written reports, in the same order
     uncertain:str='negative', # One of `POLICIES`
     weights:np.ndarray=None, # From `resample_weights`; adds `_lo`, `_hi` and `_undefined` for each rate
 )->pd.DataFrame: # One row per observation, then the averages (`ROWS`)
-    "Accuracy, sensitivity, specificity, precision and F1. Undefined stays NaN. Raises `CXRError` on labels that do not match"
+    "Rates of every row; undefined stays NaN. Raises `CXRError` on labels that do not match"
     found = outcomes(ref_labels, pred_labels, uncertain)
     whole = clinical_resamples(found, np.ones((1, len(found))))
     table = pd.DataFrame({rate: values[0] for rate,values in whole.items()}, index=pd.Index(ROWS, name='observation'))
     table = table.assign(**_row_counts(found.sum(0)), undefined=_undefined(found))
     return table if weights is None else _with_intervals(table, clinical_resamples(found, weights))
 
-# %% ../../nbs/score/01_clinical.ipynb #2d65f201
-_ROW_COLUMNS = [[i] for i in range(len(OBSERVATIONS))] + [GROUP_COLUMNS[row.split()[1]] for row in ROWS[len(OBSERVATIONS):]]
+# %% ../../nbs/score/01_clinical.ipynb #df2f8fa2
+_AVERAGES = ROWS[len(OBSERVATIONS):]
+_ROW_COLUMNS = [[i] for i in range(len(OBSERVATIONS))] + [GROUP_COLUMNS[row.split()[1]] for row in _AVERAGES]
 
 def _row_counts(counts):
     "Positive references, positive reports and pairs of each row"
     kinds = dict(support=[0, 2], predicted=[0, 1], n=[0, 1, 2, 3])
     return {name: [int(counts[columns][:, kept].sum()) for columns in _ROW_COLUMNS] for name,kept in kinds.items()}
 
-# %% ../../nbs/score/01_clinical.ipynb #9ba269c1
+# %% ../../nbs/score/01_clinical.ipynb #a063c315
 def _undefined(found):
     "How many observations, or studies, of each row have no F1"
     f1 = rates(found.sum(0))['f1']
@@ -202,7 +203,7 @@ def _undefined(found):
     own_f1 = [rates(found[:, columns].sum(1))['f1'] for columns in GROUP_COLUMNS.values()]
     return by_observation + [int(np.isnan(values).sum()) for values in own_f1]
 
-# %% ../../nbs/score/01_clinical.ipynb #fd49a1fe
+# %% ../../nbs/score/01_clinical.ipynb #12672875
 def _with_intervals(table, resampled):
     "`table` with bounds of each rate"
     for rate in RATES:
@@ -215,7 +216,7 @@ def _with_intervals(table, resampled):
         table[f'{rate}_lo'], table[f'{rate}_hi'], table[f'{rate}_undefined'] = low, high, lost
     return table
 
-# %% ../../nbs/score/01_clinical.ipynb #03994280
+# %% ../../nbs/score/01_clinical.ipynb #74cb55dd
 def state_counts(
     a, # Labels, as for `clinical_scores`
     b, # Labels of the same reports by someone else
@@ -226,7 +227,7 @@ def state_counts(
     one_hot = [np.stack([x == 1, x == 0, x == -1, np.isnan(x)], -1).astype(int) for x in (a, b)]
     return np.einsum('nos,not->ost', *one_hot)
 
-# %% ../../nbs/score/01_clinical.ipynb #f9f10fa2
+# %% ../../nbs/score/01_clinical.ipynb #34b9ccb9
 def agreement(
     a, # Labels, as for `clinical_scores`
     b, # Labels of the same reports by someone else
@@ -243,7 +244,7 @@ def agreement(
     for i,state in enumerate(STATES): table[f'f1 {state}'] = ratio(2*counts[:, i, i], rows[:, i] + cols[:, i])
     return table
 
-# %% ../../nbs/score/01_clinical.ipynb #99bf73f9
+# %% ../../nbs/score/01_clinical.ipynb #47cffe81
 def label_differences(
     a:np.ndarray, # Outcomes of one system, summed over studies: shape (..., 14, 4)
     b:np.ndarray, # Of the other
@@ -259,7 +260,7 @@ def label_differences(
         columns.append(np.stack([micro_a - micro_b, macro], -1))
     return np.concatenate(columns, -1)
 
-# %% ../../nbs/score/01_clinical.ipynb #7e1ff05e
+# %% ../../nbs/score/01_clinical.ipynb #b4eb02d1
 def f1_differences(
     keep:np.ndarray, # As for `label_differences`
 ): # A function of two sums of flat outcomes, shape (..., 56) each
@@ -268,7 +269,7 @@ def f1_differences(
     def differ(a, b): return label_differences(by_observation(a), by_observation(b), keep)
     return differ
 
-# %% ../../nbs/score/01_clinical.ipynb #498df13e
+# %% ../../nbs/score/01_clinical.ipynb #621f4156
 def swap_draws(
     units, # Patient of each study; the study's own id where the patient is not known
     times:int=1000, # Number of random assignments
@@ -278,7 +279,7 @@ def swap_draws(
     names, codes = np.unique(np.asarray(units, str), return_inverse=True)
     return np.random.default_rng(seed).integers(0, 2, (times, len(names)))[:, codes].astype(float)
 
-# %% ../../nbs/score/01_clinical.ipynb #d0f9e00c
+# %% ../../nbs/score/01_clinical.ipynb #61f85842
 def paired_tests(
     a:np.ndarray, # One row of numbers per study, shape (n, k)
     b:np.ndarray, # The other system's, on the same studies
@@ -298,7 +299,7 @@ def paired_tests(
     known = {name: np.where(np.isnan(value), np.nan, p) for name,p in p_values.items()}
     return dict(value=value, lo=low, hi=high, undefined=undefined, **known)
 
-# %% ../../nbs/score/01_clinical.ipynb #58141e6a
+# %% ../../nbs/score/01_clinical.ipynb #1ac1daf0
 def _share(hits, defined): return (1 + hits.sum(0))/(1 + defined.sum(0))
 
 def _p_of_sign(resampled):
@@ -307,12 +308,12 @@ def _p_of_sign(resampled):
     sides = [_share(side, defined) for side in (resampled <= 0, resampled >= 0)]
     return np.minimum(1, 2*np.minimum(*sides))
 
-# %% ../../nbs/score/01_clinical.ipynb #f25f7063
+# %% ../../nbs/score/01_clinical.ipynb #9ae25755
 def _p_of_size(value, swapped):
     "Share of swaps with a difference at least as large"
     return _share(np.abs(swapped) >= np.abs(value) - 1e-12, ~np.isnan(swapped))
 
-# %% ../../nbs/score/01_clinical.ipynb #1d06c03f
+# %% ../../nbs/score/01_clinical.ipynb #db7a4796
 def holm(
     p, # p values, NaN where there was no test
 )->np.ndarray: # The same, corrected; NaN stays
@@ -323,7 +324,7 @@ def holm(
     corrected[order] = np.minimum(1, np.maximum.accumulate(p[order]*np.arange(len(order), 0, -1)))
     return corrected
 
-# %% ../../nbs/score/01_clinical.ipynb #70cb129c
+# %% ../../nbs/score/01_clinical.ipynb #5ad8d4cd
 def compare_systems(
     ref_labels, # Labels of the reference reports
     systems:dict, # Name -> labels of its reports, in the same order
@@ -332,7 +333,7 @@ def compare_systems(
     seed:int=0, # Of both
     uncertain:str='negative', # One of `POLICIES`
     rows=('micro 6', 'macro 6'), # Which of `F1_ROWS`; `None` for all
-)->pd.DataFrame: # One row per pair of systems and row: value, lo, hi, undefined, p_bootstrap, p_randomisation, p_holm, n
+)->pd.DataFrame: # One row per pair of systems and row: as `paired_tests`, with p_holm and n
     "Paired differences in F1 between all systems. Raises `CXRError` when they do not share their studies"
     if len(systems) < 2: raise CXRError('Comparing takes two systems at least.')
     found = {name: outcomes(ref_labels, labels, uncertain) for name,labels in systems.items()}
@@ -344,7 +345,7 @@ def compare_systems(
     table['p_holm'] = table.groupby('row').p_randomisation.transform(holm)
     return table if rows is None else table[table.index.isin(rows, level='row')]
 
-# %% ../../nbs/score/01_clinical.ipynb #8b6f6c63
+# %% ../../nbs/score/01_clinical.ipynb #f5047db5
 def _one_pair(a, b, found, draws):
     "Rows of the table for one pair of systems"
     keep = np.all([~np.isnan(rates(found[name].sum(0))['f1']) for name in (a, b)], 0)

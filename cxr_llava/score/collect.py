@@ -7,7 +7,7 @@ __all__ = ['identify', 'loader', 'decoding_of', 'meta_of', 'adapter_off', 'own_s
            'training_of', 'baseline_texts', 'run_baseline', 'must_share', 'share_work', 'other_systems', 'short',
            'made_of', 'Reports', 'collect']
 
-# %% ../../nbs/score/14_collect.ipynb #20d15dbf
+# %% ../../nbs/score/14_collect.ipynb #964a1bda
 import contextlib, time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,11 @@ from .predictions import check_rows, is_first, meta_path, predict, shared_rows, 
 from .systems import (
     BASELINES, CONSTANT, EvalConfig, inputs_of, other_study, read_items, split_hash, Studies, TITLES, words_of)
 
-# %% ../../nbs/score/14_collect.ipynb #1892ced0
+# %% ../../nbs/score/14_collect.ipynb #7513065b
 def identify(
     cfg:EvalConfig, # Which adapter
     model=None, # A `CXRModel` already loaded
-)->dict: # `adapter`, `adapter_hash`, `base`, `base_hash`, `revision`, `max_new_tokens`, and what the adapter says of its training
+)->dict: # Names and hashes of adapter and base, `max_new_tokens`, and what the adapter says of its training
     "What files tell about the tuned model. Raises `CXRError` when there is no adapter, or it is damaged"
     if model: return dict(model.info, max_new_tokens=cfg.max_new_tokens or getattr(model, 'max_new_tokens', 256))
     from cxr_llava.vlm.adapters import adapter_folder, read_adapter
@@ -33,12 +33,14 @@ def identify(
     path = cfg.model_path or find_artifact('adapter', cfg.run, needed_by='the evaluation')
     info = read_adapter(adapter_folder(str(path)))
     base = base_name(info['base'] or None)
-    training = {name: info[name] for name in ('finished', 'steps', 'total_steps', 'data_hash', 'settings') if name in info}
-    return dict(training, adapter=str(path), adapter_hash=info['hash'], base=base, revision=BASES.get(base, {}).get('revision'),
+    known = ('finished', 'steps', 'total_steps', 'data_hash', 'settings')
+    training = {name: info[name] for name in known if name in info}
+    return dict(training, adapter=str(path), adapter_hash=info['hash'], base=base,
+        revision=BASES.get(base, {}).get('revision'),
         base_hash=info.get('base_hash') or base_hash(base_folder(base)[1]),
         max_new_tokens=cfg.max_new_tokens or int(info.get('max_new_tokens') or 256))
 
-# %% ../../nbs/score/14_collect.ipynb #1ec3f604
+# %% ../../nbs/score/14_collect.ipynb #be38a8de
 def loader(
     who:dict, # From `identify`
     model=None, # A `CXRModel` already loaded
@@ -51,14 +53,14 @@ def loader(
         return loaded[0]
     return get_model
 
-# %% ../../nbs/score/14_collect.ipynb #40ff3b0a
+# %% ../../nbs/score/14_collect.ipynb #2952be5a
 def decoding_of(
     who:dict, # From `identify`
 )->dict:
     "How reports are decoded"
     return dict(method='greedy', max_new_tokens=who['max_new_tokens'], precision='auto')
 
-# %% ../../nbs/score/14_collect.ipynb #b0515195
+# %% ../../nbs/score/14_collect.ipynb #98f44bbb
 def meta_of(
     system:str, # Name of the system
     who:dict, # From `identify`
@@ -78,7 +80,7 @@ def meta_of(
         meta['exchange'] = hash_json([studies.items[i]['id'] for i in given])
     return meta
 
-# %% ../../nbs/score/14_collect.ipynb #6d99b50d
+# %% ../../nbs/score/14_collect.ipynb #4997e553
 @contextlib.contextmanager
 def adapter_off(
     model, # A `CXRModel`
@@ -87,14 +89,14 @@ def adapter_off(
     switch = getattr(getattr(model, 'model', None), 'disable_adapter', contextlib.nullcontext)
     with switch(): yield
 
-# %% ../../nbs/score/14_collect.ipynb #2aeb3de2
+# %% ../../nbs/score/14_collect.ipynb #f43c751d
 def own_systems(
     cfg:EvalConfig, # What to compare
 )->list: # Names in the order of the tables
     "Systems that the model itself makes"
     return ['tuned'] + ['base']*cfg.compare_baseline + list(PROBES)*cfg.probes
 
-# %% ../../nbs/score/14_collect.ipynb #a164045f
+# %% ../../nbs/score/14_collect.ipynb #762dd686
 def run_system(
     system:str, # Name of the system
     get_model, # From `loader`
@@ -114,7 +116,7 @@ def run_system(
     if is_first(): say(f'{system}: {len(rows)} reports in {time.time() - start:.0f} s')
     return rows
 
-# %% ../../nbs/score/14_collect.ipynb #0de95f55
+# %% ../../nbs/score/14_collect.ipynb #33f5a367
 def baselines_of(
     cfg:EvalConfig, # `baselines`
     base:str, # Base model of the run
@@ -123,14 +125,14 @@ def baselines_of(
     if cfg.baselines != 'auto': return words_of(cfg.baselines)
     return list(BASELINES) if base == 'tiny' else ['constant', 'neighbour']
 
-# %% ../../nbs/score/14_collect.ipynb #4495be49
+# %% ../../nbs/score/14_collect.ipynb #2419a4f1
 @dataclass
 class Training:
     "What the baselines learn from"
     path:Path = None # Conversations; `None` when there are none
     items:list = field(default_factory=list) # From `read_items`
 
-# %% ../../nbs/score/14_collect.ipynb #cea8f407
+# %% ../../nbs/score/14_collect.ipynb #c3a148e9
 def training_of(
     cfg:EvalConfig, # Which baselines, and where their training file is
     studies:Studies, # From `read_studies`
@@ -142,7 +144,7 @@ def training_of(
     limit = (who.get('settings') or {}).get('limit') or None
     return Training(path, read_items(path, root=cfg.image_root, rejects=Rejects())[:limit])
 
-# %% ../../nbs/score/14_collect.ipynb #cf41af63
+# %% ../../nbs/score/14_collect.ipynb #b00ccaa4
 def baseline_texts(
     system:str, # One of `BASELINES`
     get_model, # From `loader`
@@ -156,7 +158,7 @@ def baseline_texts(
     if system == 'neighbour': return neighbour_reports(get_model(), items, train, cfg.batch_size)
     return blind_reports(items, train, meta['model'].get('base'), meta['decoding']['max_new_tokens'], cfg.seed)
 
-# %% ../../nbs/score/14_collect.ipynb #22d5382b
+# %% ../../nbs/score/14_collect.ipynb #807083db
 def run_baseline(
     system:str, # One of `BASELINES`
     get_model, # From `loader`
@@ -178,7 +180,7 @@ def run_baseline(
         say(f'{system}: {len(items)} reports in {time.time() - start:.0f} s')
     return check_rows(shared_rows(path, meta), items, path.name, empty=True)
 
-# %% ../../nbs/score/14_collect.ipynb #2cc6a3a8
+# %% ../../nbs/score/14_collect.ipynb #98cbc23b
 def must_share(
     cfg:EvalConfig, # `processes`
     model=None, # A `CXRModel` already loaded cannot be shared
@@ -187,7 +189,7 @@ def must_share(
     if model or rank_and_count()[1] > 1: return False
     return (cfg.processes or gpu_count()) > 1
 
-# %% ../../nbs/score/14_collect.ipynb #b2330654
+# %% ../../nbs/score/14_collect.ipynb #30548986
 def share_work(
     cfg:EvalConfig, # `processes`
 )->dict: # Content of `metrics.json`
@@ -196,7 +198,7 @@ def share_work(
     launch('cxr_llava.eval', cfg.replaced(run=str(run), processes=count).to_dict(), run, count)
     return read_json(run/'metrics.json')
 
-# %% ../../nbs/score/14_collect.ipynb #182c5beb
+# %% ../../nbs/score/14_collect.ipynb #a9f8cbea
 def _guest_rows(path, wanted):
     "Predictions of others on these very studies. Raises `CXRError`"
     rows = {row['id']: row for row in read_texts(path)}
@@ -205,7 +207,7 @@ def _guest_rows(path, wanted):
     return [dict(id=key, text=rows[key]['prediction'], reference=item['reference'], stopped=rows[key]['stopped'])
         for key,item in wanted.items()]
 
-# %% ../../nbs/score/14_collect.ipynb #d7b12117
+# %% ../../nbs/score/14_collect.ipynb #9f31be70
 def other_systems(
     folder, # `predictions`
     items:list, # From `read_items`
@@ -221,7 +223,7 @@ def other_systems(
             say(f'{path.name}: not scored. {e}')
     return guests, refused
 
-# %% ../../nbs/score/14_collect.ipynb #7b6a77e0
+# %% ../../nbs/score/14_collect.ipynb #36133f91
 def short(
     path, # A file or folder, or a repository's name
     run=None, # Run folder
@@ -230,7 +232,7 @@ def short(
     whole, root = Path(path).absolute(), run_root(run).absolute()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else '/'.join(Path(path).parts[-2:])
 
-# %% ../../nbs/score/14_collect.ipynb #3418c187
+# %% ../../nbs/score/14_collect.ipynb #7d8cc4d7
 def made_of(
     path, # `predictions/<system>.jsonl`, or a file of others
     run=None, # Run folder
@@ -240,7 +242,7 @@ def made_of(
     made = read_json(side) if side.exists() else dict(made='the file does not say')
     return dict(file=short(path, run), sha256=sha256(path)[:12]) | made
 
-# %% ../../nbs/score/14_collect.ipynb #124c4dca
+# %% ../../nbs/score/14_collect.ipynb #beb32e0a
 @dataclass
 class Reports:
     "What every system wrote"
@@ -249,7 +251,7 @@ class Reports:
     refused:dict # System -> why it is not scored
     training:Training # What the baselines learned from
 
-# %% ../../nbs/score/14_collect.ipynb #99dfbde0
+# %% ../../nbs/score/14_collect.ipynb #ff3243e7
 def collect(
     cfg:EvalConfig, # Which systems
     studies:Studies, # From `read_studies`
@@ -266,7 +268,8 @@ def collect(
         if learned and not training.items:
             if is_first(): say(f'{system}: not run, since there is no train.json to learn from')
             continue
-        rows[system] = run_baseline(system, get_model, studies.items, training.items, folder, meta(system) | learned, cfg)
+        made_with = meta(system) | learned
+        rows[system] = run_baseline(system, get_model, studies.items, training.items, folder, made_with, cfg)
     if not is_first(): return Reports(rows, {}, {}, training)
     guests, refused = other_systems(folder, studies.items, rows)
     rows |= guests

@@ -6,7 +6,7 @@
 __all__ = ['LIMITS', 'ENOUGH', 'MIN_DROP', 'PROBES', 'num', 'span', 'sections_of', 'repeats_itself', 'keeps_sections',
            'is_english', 'check_english', 'health', 'text_gates', 'image_gate', 'all_gates', 'headline']
 
-# %% ../../nbs/score/08_headline.ipynb #4006d50c
+# %% ../../nbs/score/08_headline.ipynb #6a2b3844
 import math, re
 from collections import Counter
 from functools import lru_cache
@@ -15,7 +15,7 @@ from ..core.files import CXRError
 from ..report.sections import Sections
 from ..vlm.chat_format import parse_answer
 
-# %% ../../nbs/score/08_headline.ipynb #972bba85
+# %% ../../nbs/score/08_headline.ipynb #dbaad1f0
 def num(
     x, # Number, NaN or `None`
     digits:int=2,
@@ -24,7 +24,7 @@ def num(
     if x is None or (isinstance(x, float) and math.isnan(x)): return '–'
     return f'{x:.{digits}f}'
 
-# %% ../../nbs/score/08_headline.ipynb #d2993795
+# %% ../../nbs/score/08_headline.ipynb #126df25b
 def span(
     low, # Lower bound, NaN or `None`
     high, # Upper bound
@@ -34,12 +34,12 @@ def span(
     if '–' in (num(low), num(high)): return ''
     return f'[{num(low, digits)}, {num(high, digits)}]'
 
-# %% ../../nbs/score/08_headline.ipynb #c5911742
+# %% ../../nbs/score/08_headline.ipynb #15e5f7cf
 LIMITS = dict(distinct=.30, top_share=.50, stopped=.95, sections=.95, repetition=.05, english=.95)
 ENOUGH = 20 # studies below which variety is not judged
 MIN_DROP = .05 # loss of macro F1 that counts as looking at the X-ray
 
-# %% ../../nbs/score/08_headline.ipynb #f9053c1c
+# %% ../../nbs/score/08_headline.ipynb #017e0240
 @lru_cache(maxsize=20_000)
 def sections_of(
     text:str, # A report
@@ -47,7 +47,7 @@ def sections_of(
     "The sections of a report, worked out once however many tables ask"
     return parse_answer(text)
 
-# %% ../../nbs/score/08_headline.ipynb #8ca2f3c7
+# %% ../../nbs/score/08_headline.ipynb #a621b521
 def repeats_itself(
     text:str, # A report
 )->bool:
@@ -59,7 +59,7 @@ def repeats_itself(
     fours = list(zip(*(words[i:] for i in range(4))))
     return len(words) >= 20 and len(set(fours)) < len(fours)/2
 
-# %% ../../nbs/score/08_headline.ipynb #edbb2166
+# %% ../../nbs/score/08_headline.ipynb #32d076cd
 def keeps_sections(
     text:str, # A report
     reference:str, # Its reference
@@ -69,7 +69,7 @@ def keeps_sections(
     names = [name for name in ('findings', 'impression') if getattr(wanted, name)]
     return bool(text.strip()) and all(getattr(written, name) for name in names)
 
-# %% ../../nbs/score/08_headline.ipynb #9fc2c802
+# %% ../../nbs/score/08_headline.ipynb #bebc6d0d
 _ENGLISH = set("""the of and is are not with there to was were for on from at by be this that has have within which but
     may left right heart lung lungs chest size mild small large stable unchanged seen clear disease bone bones rib ribs
     both upper lower lobe base bases limits evidence edema enlarged again new low high acute without since prior other
@@ -93,7 +93,7 @@ def is_english(
     other = sum(word in _OTHERS for word in words)
     return english >= other and (len(words) < 8 or english >= .05*len(words))
 
-# %% ../../nbs/score/08_headline.ipynb #7b0a9dc7
+# %% ../../nbs/score/08_headline.ipynb #d64cdbbd
 def check_english(
     references:list, # Reference reports
 ):
@@ -102,22 +102,22 @@ def check_english(
     foreign = found.count(False)
     if len(found) - foreign >= .5*len(found): return
     example = references[found.index(False)][:40]
-    raise CXRError(f'{foreign} of {len(found)} references do not read as English (such as "{example}"): the labeller and the word '
-        'metrics know English only; translate them first.')
+    raise CXRError(f'{foreign} of {len(found)} references do not read as English (such as "{example}"): '
+        'the labeller and the word metrics know English only; translate them first.')
 
-# %% ../../nbs/score/08_headline.ipynb #9f212fde
+# %% ../../nbs/score/08_headline.ipynb #0affa613
 def _share_of_known(values):
     "Share of true among those that are known; NaN when none is"
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known else math.nan
 
-# %% ../../nbs/score/08_headline.ipynb #4c8edfb0
+# %% ../../nbs/score/08_headline.ipynb #4c6beabc
 def _of_each(fn, texts):
     "`fn` of every text, each distinct one looked at once"
     once = {text: fn(text) for text in set(texts)}
     return [once[text] for text in texts]
 
-# %% ../../nbs/score/08_headline.ipynb #c5377f02
+# %% ../../nbs/score/08_headline.ipynb #25def04c
 def health(
     rows:list, # Predictions
 )->dict: # Shares in [0,1], and counts
@@ -134,13 +134,13 @@ def health(
         repetition=float(np.mean(_of_each(repeats_itself, [row['text'] for row in rows]))),
         mean_words=float(np.mean([len(text.split()) for text in texts])))
 
-# %% ../../nbs/score/08_headline.ipynb #eb8a7627
+# %% ../../nbs/score/08_headline.ipynb #025188ab
 def _gate(title, value, passed, text, limit=None, **extra):
     "One gate; `passed` is `None` when it cannot be judged"
     status = {True: 'pass', False: 'fail', None: 'not judged'}[passed if passed is None else bool(passed)]
     return dict(title=title, value=value, limit=limit, status=status, text=text) | extra
 
-# %% ../../nbs/score/08_headline.ipynb #2dfa6224
+# %% ../../nbs/score/08_headline.ipynb #37c03799
 def _variety_gates(h):
     "Gates on how often the same text comes"
     n, few = h['n'], ''
@@ -149,16 +149,17 @@ def _variety_gates(h):
     distinct = (f'{h["distinct_count"]} of {n} texts differ ({h["distinct"]:.0%}, at least {least:.0%}); of the '
         f'references {h["distinct_references"]}.{few}')
     top = f'The same text {h["top_count"]} times of {n} ({h["top_share"]:.0%}, at most {most:.0%}).{few}'
-    return dict(distinct=_gate('Distinct reports', h['distinct'], h['distinct'] >= least if enough else None, distinct, least),
-        top_share=_gate('Most frequent report', h['top_share'], h['top_share'] <= most if enough else None, top, most))
+    varied, rare = (h['distinct'] >= least, h['top_share'] <= most) if enough else (None, None)
+    return dict(distinct=_gate('Distinct reports', h['distinct'], varied, distinct, least),
+        top_share=_gate('Most frequent report', h['top_share'], rare, top, most))
 
-# %% ../../nbs/score/08_headline.ipynb #da56eeee
+# %% ../../nbs/score/08_headline.ipynb #020596b9
 def _share_gate(title, value, limit, n, what, unknown):
     "A gate on a share that may not be known"
     if math.isnan(value): return _gate(title, None, None, f'Not judged: {unknown}', limit)
     return _gate(title, value, value >= limit, f'{value:.0%} of {n} {what} (at least {limit:.0%}).', limit)
 
-# %% ../../nbs/score/08_headline.ipynb #dc5e7370
+# %% ../../nbs/score/08_headline.ipynb #b60486f5
 def _form_gates(h):
     "Gates on sections and repetition"
     n, least, most = h['n'], LIMITS['sections'], LIMITS['repetition']
@@ -168,7 +169,7 @@ def _form_gates(h):
     return dict(sections=_gate('Has its sections', h['sections'], h['sections'] >= least, kept, least),
         repetition=_gate('Does not repeat itself', h['repetition'], h['repetition'] <= most, stuck, most))
 
-# %% ../../nbs/score/08_headline.ipynb #a2299370
+# %% ../../nbs/score/08_headline.ipynb #1e89c364
 def text_gates(
     h:dict, # From `health`
 )->dict: # Name -> gate
@@ -179,7 +180,7 @@ def text_gates(
         'read as English', 'no report has words.')
     return _variety_gates(h) | dict(stopped=stopped) | _form_gates(h) | dict(english=english)
 
-# %% ../../nbs/score/08_headline.ipynb #1f62bb67
+# %% ../../nbs/score/08_headline.ipynb #e969fc17
 PROBES = dict(shuffled="Needs the patient's own X-ray", blank='Needs an X-ray at all', noise='Is not fooled by noise')
 
 def image_gate(
@@ -194,12 +195,14 @@ def image_gate(
     if math.isnan(fall):
         return _gate(title, None, None, f'Undefined on {n} studies: no target pathology to compare on.', MIN_DROP)
     if math.isnan(low + high):
-        return _gate(title, fall, None, f'Macro F1 falls by {fall:.2f}, n={n}: not judged without an interval.', MIN_DROP)
+        text = f'Macro F1 falls by {fall:.2f}, n={n}: not judged without an interval.'
+        return _gate(title, fall, None, text, MIN_DROP)
     passed, end = _judge_fall(fall, low, high, n)
-    text = f'Macro F1 falls by {fall:.2f} [{low:.2f}, {high:.2f}] (at least {MIN_DROP:.2f}, interval above 0, n={n}){end}'
+    limit = f'at least {MIN_DROP:.2f}, interval above 0, n={n}'
+    text = f'Macro F1 falls by {fall:.2f} [{low:.2f}, {high:.2f}] ({limit}){end}'
     return _gate(title, fall, passed, text, MIN_DROP, lo=low, hi=high)
 
-# %% ../../nbs/score/08_headline.ipynb #290bb31e
+# %% ../../nbs/score/08_headline.ipynb #c7c3f2e1
 def _judge_fall(fall, low, high, n):
     "Whether the fall is large enough, and how the sentence about it ends"
     if n < ENOUGH: return None, f': {n} studies are too few to judge.'
@@ -207,7 +210,7 @@ def _judge_fall(fall, low, high, n):
     if high >= MIN_DROP and n < 5*ENOUGH: return None, ': too few studies to tell.'
     return False, ': the reports hardly depend on the X-ray.'
 
-# %% ../../nbs/score/08_headline.ipynb #e8321f2c
+# %% ../../nbs/score/08_headline.ipynb #b5ff6109
 def all_gates(
     scored:dict, # System -> its `n`, `health` and `clinical`, the leading one first
     diffs:dict, # 'tuned - blank' -> 'f1 macro 6' -> `value`, `lo`, `hi`
@@ -221,7 +224,7 @@ def all_gates(
         gates[probe] = image_gate(title, drop, scored[lead]['n'], why)
     return gates
 
-# %% ../../nbs/score/08_headline.ipynb #0a2fbacf
+# %% ../../nbs/score/08_headline.ipynb #d6a87f05
 def _score_words(best, n, source):
     "Macro F1 of the leading system in words"
     over = 'the six target pathologies'
@@ -229,13 +232,13 @@ def _score_words(best, n, source):
     words = f'Macro F1 {num(best.f1)} {span(best.f1_lo, best.f1_hi) or "(no interval)"} over {over}, n={n}'
     return words + ' phantoms'*(source == 'phantom')
 
-# %% ../../nbs/score/08_headline.ipynb #021621d5
+# %% ../../nbs/score/08_headline.ipynb #7b42b216
 def _gain_words(gain, base):
     "What was gained over the untuned base"
     words = f'; untuned base {num(base.f1)}, gain {num(gain["value"])} {span(gain["lo"], gain["hi"])}'.rstrip()
     return words + f' over the {gain["over"]} that both have'*(gain['over'] < 6)
 
-# %% ../../nbs/score/08_headline.ipynb #27a59f52
+# %% ../../nbs/score/08_headline.ipynb #c57f5481
 def headline(
     scored:dict, # As for `all_gates`
     gates:dict, # From `all_gates`
@@ -252,13 +255,12 @@ def headline(
     words = _score_words(best, n, source)
     gain = diffs.get(f'{lead} - base', {}).get('f1 macro 6')
     if gain: words += _gain_words(gain, scored['base']['clinical'].loc['macro 6'])
-    if failed:
-        return result | dict(status='withheld', text='No headline: a health check failed.', reason=f'Failed: {"; ".join(failed)}.')
-    if unknown:
-        return result | dict(status='provisional', text=f'Provisional: {words}.', reason=f'Not judged: {"; ".join(unknown)}.')
-    return result | dict(status='shown', text=f'{words}.', reason='')
+    status, text, reason = 'shown', f'{words}.', ''
+    if unknown: status, text, reason = 'provisional', f'Provisional: {words}.', f'Not judged: {"; ".join(unknown)}.'
+    if failed: status, text, reason = 'withheld', 'No headline: a health check failed.', f'Failed: {"; ".join(failed)}.'
+    return result | dict(status=status, text=text, reason=reason)
 
-# %% ../../nbs/score/08_headline.ipynb #500480a7
+# %% ../../nbs/score/08_headline.ipynb #a07baabd
 def _titles(gates, status):
     "Titles of the gates with a status, as parts of a sentence"
     titles = [gate['title'] for gate in gates.values() if gate['status'] == status]

@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'mean_over_pairs', 'Metric', 'bleu_of_sums', 'bleu_metric', 'mean_of_column', 'rouge_metric',
            'overview_metrics', 'pair_rows', 'metric_values', 'metric_scores', 'metric_differences']
 
-# %% ../../nbs/score/02_metrics.ipynb #0480fc8d
+# %% ../../nbs/score/02_metrics.ipynb #88009a60
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
@@ -15,7 +15,7 @@ from ..core.files import CXRError
 from ..report.text_metrics import bleu_from_stats, bleu_stats, rouge_stats
 from .clinical import interval
 
-# %% ../../nbs/score/02_metrics.ipynb #23b5977a
+# %% ../../nbs/score/02_metrics.ipynb #2b7f624e
 def mean_over_pairs(
     sums:np.ndarray, # Sums over pairs, shape (..., k); the first column is averaged
     pairs:np.ndarray, # Number of pairs, shape (...)
@@ -23,7 +23,7 @@ def mean_over_pairs(
     "The usual way to combine: a mean"
     return sums[..., 0]/pairs
 
-# %% ../../nbs/score/02_metrics.ipynb #93d4b328
+# %% ../../nbs/score/02_metrics.ipynb #6ce992d3
 @dataclass(frozen=True)
 class Metric:
     "A score of reports against their references"
@@ -36,7 +36,7 @@ class Metric:
     digits:int = 3 # Digits after the point, in tables
     in_overview:bool = False # Stands in the tables of systems, too, not only in the table of words
 
-# %% ../../nbs/score/02_metrics.ipynb #08af88aa
+# %% ../../nbs/score/02_metrics.ipynb #1fe9530a
 def bleu_of_sums(
     sums:np.ndarray, # Sums of `bleu_stats`, shape (..., 10)
     pairs:np.ndarray, # Number of pairs
@@ -45,7 +45,7 @@ def bleu_of_sums(
     "BLEU of a whole test set"
     return bleu_from_stats(sums)[f'bleu{run}']
 
-# %% ../../nbs/score/02_metrics.ipynb #9c0be741
+# %% ../../nbs/score/02_metrics.ipynb #f9804dae
 def bleu_metric(
     run:int, # Longest run of words that is compared
 )->Metric:
@@ -53,7 +53,7 @@ def bleu_metric(
     definition = f'Runs of up to {run} words that both texts share, over the whole test set (pycocoevalcap).'
     return Metric(f'BLEU-{run}', definition, bleu_stats, 10, partial(bleu_of_sums, run=run), in_overview=run == 4)
 
-# %% ../../nbs/score/02_metrics.ipynb #ec3e171b
+# %% ../../nbs/score/02_metrics.ipynb #fdb73304
 def mean_of_column(
     sums:np.ndarray, # Sums over pairs, shape (..., k)
     pairs:np.ndarray, # Number of pairs
@@ -62,7 +62,7 @@ def mean_of_column(
     "The mean of one of several numbers"
     return sums[..., column]/pairs
 
-# %% ../../nbs/score/02_metrics.ipynb #771df299
+# %% ../../nbs/score/02_metrics.ipynb #5c4848e5
 def rouge_metric(
     column:int, # Column of `rouge_stats`
     kind:str, # '1', '2' or 'L'
@@ -70,20 +70,21 @@ def rouge_metric(
 )->Metric:
     "ROUGE of one kind"
     definition = f'F of {shared} that both texts share, a mean over reports (rouge-score, no stems).'
-    return Metric(f'ROUGE-{kind}', definition, rouge_stats, 3, partial(mean_of_column, column=column), in_overview=kind == 'L')
+    combine = partial(mean_of_column, column=column)
+    return Metric(f'ROUGE-{kind}', definition, rouge_stats, 3, combine, in_overview=kind == 'L')
 
-# %% ../../nbs/score/02_metrics.ipynb #5ed31613
+# %% ../../nbs/score/02_metrics.ipynb #bbe8b86a
 METRICS = {f'bleu{run}': bleu_metric(run) for run in (1, 2, 3, 4)}
 METRICS['rouge1'] = rouge_metric(0, '1', 'the words')
 METRICS['rouge2'] = rouge_metric(1, '2', 'the pairs of words')
 METRICS['rougeL'] = rouge_metric(2, 'L', 'the longest sequence of words')
 
-# %% ../../nbs/score/02_metrics.ipynb #bf9240c2
+# %% ../../nbs/score/02_metrics.ipynb #00b93c8c
 def overview_metrics()->dict: # Name -> `Metric`
     "The scores that stand in every table of systems"
     return {name: m for name,m in METRICS.items() if m.in_overview}
 
-# %% ../../nbs/score/02_metrics.ipynb #89a66c47
+# %% ../../nbs/score/02_metrics.ipynb #16fe3007
 def _sources():
     "Function that counts pairs -> its columns"
     columns, start = {}, 0
@@ -93,7 +94,7 @@ def _sources():
         start += metric.width
     return columns
 
-# %% ../../nbs/score/02_metrics.ipynb #a9bab82a
+# %% ../../nbs/score/02_metrics.ipynb #01c28f01
 def pair_rows(
     texts:list, # Reports
     references:list, # Their references, one each
@@ -103,11 +104,12 @@ def pair_rows(
     for count,columns in _sources().items():
         block = np.asarray(count(texts, references), float)
         wanted = (len(texts), columns.stop - columns.start)
-        if block.shape != wanted: raise CXRError(f'The numbers of a metric have shape {block.shape}, not {wanted}: correct its `width`.')
+        if block.shape != wanted:
+            raise CXRError(f'The numbers of a metric have shape {block.shape}, not {wanted}: correct its `width`.')
         blocks.append(block)
     return np.hstack([*blocks, np.ones((len(texts), 1))])
 
-# %% ../../nbs/score/02_metrics.ipynb #dd78896e
+# %% ../../nbs/score/02_metrics.ipynb #341fdf8e
 def metric_values(
     sums:np.ndarray, # Sums of `pair_rows`, shape (..., columns)
 )->dict: # Name -> array of shape (...); NaN where there are no pairs
@@ -118,7 +120,7 @@ def metric_values(
         values = {name: m.combine(sums[..., columns[m.pairs]], pairs) for name,m in METRICS.items()}
     return {name: np.where(pairs > 0, value, np.nan) for name,value in values.items()}
 
-# %% ../../nbs/score/02_metrics.ipynb #64dd7857
+# %% ../../nbs/score/02_metrics.ipynb #d4d4a591
 def metric_scores(
     rows:np.ndarray, # From `pair_rows`
     weights:np.ndarray, # From `resample_weights`
@@ -129,10 +131,12 @@ def metric_scores(
     scores = {}
     for name in METRICS:
         low, high, undefined = interval(resampled[name])
-        scores |= {name: float(whole[name][0]), f'{name}_lo': float(low), f'{name}_hi': float(high), f'{name}_undefined': int(undefined)}
+        scores[name] = float(whole[name][0])
+        scores[f'{name}_lo'], scores[f'{name}_hi'] = float(low), float(high)
+        scores[f'{name}_undefined'] = int(undefined)
     return scores
 
-# %% ../../nbs/score/02_metrics.ipynb #7bc480be
+# %% ../../nbs/score/02_metrics.ipynb #e6593cb2
 def metric_differences(
     a:np.ndarray, # `pair_rows` of one system, summed over studies: shape (..., columns)
     b:np.ndarray, # Of the other

@@ -6,7 +6,7 @@
 __all__ = ['ELSEWHERE', 'adapter_warnings', 'other_training', 'no_intervals', 'provenance', 'tell', 'finish', 'score',
            'score_files']
 
-# %% ../../nbs/score/15_outcome.ipynb #1697860b
+# %% ../../nbs/score/15_outcome.ipynb #0b48d103
 from pathlib import Path
 from ..core.files import say, write_atomic, write_json
 from ..core.run_folder import run_root, versions
@@ -21,7 +21,7 @@ from .predictions import now
 from .systems import EvalConfig, source_of, Studies, words_of
 from ..sources.conversations import read_conversations
 
-# %% ../../nbs/score/15_outcome.ipynb #4ae9da13
+# %% ../../nbs/score/15_outcome.ipynb #93bef25b
 def adapter_warnings(
     cfg:EvalConfig, # Which adapter was asked for
     who:dict, # From `identify`
@@ -34,7 +34,7 @@ def adapter_warnings(
     older = '' if cfg.model_path else older_adapter(who.get('adapter', ''), cfg.run)
     return warnings + [older]*bool(older)
 
-# %% ../../nbs/score/15_outcome.ipynb #ba4b3d57
+# %% ../../nbs/score/15_outcome.ipynb #9f2ad6fe
 def _folder_at_hand(base):
     "Folder of a base that is on this computer, else `None`"
     from cxr_llava.vlm.bases import attached_base, base_folder, BASES, pinned
@@ -46,7 +46,7 @@ def _folder_at_hand(base):
     try: return snapshot_download(repo, revision=revision, local_files_only=True)
     except Exception: return None
 
-# %% ../../nbs/score/15_outcome.ipynb #651f0a39
+# %% ../../nbs/score/15_outcome.ipynb #b5b981f3
 def other_training(
     cfg:EvalConfig, # Image root
     who:dict, # From `identify`
@@ -61,9 +61,10 @@ def other_training(
     records = read_conversations(path, root=cfg.image_root or None, run=cfg.run)[:settings.get('limit') or None]
     encoded = encode_records(records, load_processor(folder), settings.get('max_len', 1024))
     if data_hash(encoded) == who['data_hash']: return []
-    return [f'The baselines learned from {short(path, cfg.run)}, the adapter not from exactly these conversations: name its own with --train_path.']
+    return [f'The baselines learned from {short(path, cfg.run)}, the adapter not from exactly these conversations: '
+        'name its own with --train_path.']
 
-# %% ../../nbs/score/15_outcome.ipynb #1e99ed63
+# %% ../../nbs/score/15_outcome.ipynb #cf1f2130
 def no_intervals(
     bootstrap:int, # Resamples
     units:list, # Patient of each study
@@ -72,7 +73,7 @@ def no_intervals(
     if not bootstrap: return '--bootstrap 0'
     return 'fewer than two patients' if len(set(units)) < 2 else ''
 
-# %% ../../nbs/score/15_outcome.ipynb #94c9d0cb
+# %% ../../nbs/score/15_outcome.ipynb #bccc5a7d
 def _test_words(cfg, units, unit):
     "How intervals and tests were made, in words"
     missing = no_intervals(cfg.bootstrap, units)
@@ -80,7 +81,7 @@ def _test_words(cfg, units, unit):
     return dict(intervals=f'{cfg.bootstrap} bootstrap resamples of {unit}, seed {cfg.seed}, middle 95 %',
         tests=f'approximate randomisation of {unit}, two-sided; Holm over the systems compared')
 
-# %% ../../nbs/score/15_outcome.ipynb #127095ce
+# %% ../../nbs/score/15_outcome.ipynb #f13644d7
 def provenance(
     cfg:EvalConfig, # The settings
     path, # File with the references
@@ -97,34 +98,39 @@ def provenance(
         **_test_words(cfg, units, unit), tokenisation=TOKENISATION, references='whole, never truncated',
         versions=versions(), made=now())
 
-# %% ../../nbs/score/15_outcome.ipynb #32292bd8
+# %% ../../nbs/score/15_outcome.ipynb #3db8399a
+def _number(value):
+    "A number in five places"
+    return '    -' if value is None else f'{value:5.2f}'
+
+# %% ../../nbs/score/15_outcome.ipynb #d5ca4ce5
 def _cell(scores, name):
     "A value with its interval, in a column of fixed width"
-    value, low, high = scores[name], scores.get(f'{name}_lo'), scores.get(f'{name}_hi')
-    text = '    -' if value is None else f'{value:5.2f}'
-    return text + (' '*13 if low is None else f' [{low:.2f}, {high:.2f}]')
+    low, high = scores.get(f'{name}_lo'), scores.get(f'{name}_hi')
+    return _number(scores[name]) + (' '*13 if low is None else f' [{low:.2f}, {high:.2f}]')
 
-# %% ../../nbs/score/15_outcome.ipynb #1715d0ba
+# %% ../../nbs/score/15_outcome.ipynb #c3cc45dc
 def _finding_line(name, row):
     "One line of the table of findings"
-    rates = ' '.join('    -' if row[rate] is None else f'{row[rate]:5.2f}' for rate in ('accuracy', 'sensitivity', 'specificity'))
+    rates = ' '.join(_number(row[rate]) for rate in ('accuracy', 'sensitivity', 'specificity'))
     return f'{name:21}{row["support"]:4}  {rates}  {_cell(row, "f1")}'
 
-# %% ../../nbs/score/15_outcome.ipynb #b538f4a0
+# %% ../../nbs/score/15_outcome.ipynb #fe8bb65e
 def _system_line(name, system):
     "One line of the table of systems"
     clinical = [_cell(system['clinical'][row], 'f1') for row in ('macro 6', 'micro 6')]
     words = [_cell(system['text'], metric) for metric in overview_metrics()]
     return f'{name[:23]:24}{system["n"]:5}  ' + '  '.join(clinical + words)
 
-# %% ../../nbs/score/15_outcome.ipynb #72a58aa2
+# %% ../../nbs/score/15_outcome.ipynb #b96819bd
 def tell(
     metrics:dict, # Content of `metrics.json`
 )->str: # Lines for a terminal
     "Gates, then scores, as text"
     systems, facts, quote = metrics['systems'], metrics['provenance'], metrics['headline']
     lead = next(iter(systems))
-    lines = [*metrics.get('warnings', []), f'Health of {lead}, n={facts["n"]}, {facts["units"]}; references: {facts["target"]}']
+    about = f'Health of {lead}, n={facts["n"]}, {facts["units"]}; references: {facts["target"]}'
+    lines = [*metrics.get('warnings', []), about]
     lines += [f'  {gate["status"]:10}  {gate["title"]}: {gate["text"]}' for gate in metrics['gates'].values()]
     lines += ['', quote['text']] + [quote['reason']]*bool(quote['reason'])
     title = f'{lead}, n={facts["n"]}'
@@ -135,7 +141,7 @@ def tell(
     lines += [_system_line(name, system) for name,system in systems.items()]
     return '\n'.join(lines + ['', NOTICE])
 
-# %% ../../nbs/score/15_outcome.ipynb #b1a32b15
+# %% ../../nbs/score/15_outcome.ipynb #414bc226
 def finish(
     cfg:EvalConfig, # Run folder
     metrics:dict, # From `score`
@@ -156,7 +162,7 @@ def finish(
     say(f'written: {run/"metrics.json"}, {run/"report.html"}')
     return metrics
 
-# %% ../../nbs/score/15_outcome.ipynb #5b02fa0d
+# %% ../../nbs/score/15_outcome.ipynb #9a41ea13
 def score(
     cfg:EvalConfig, # The settings
     studies:Studies, # From `read_studies`
@@ -175,7 +181,7 @@ def score(
         decoding=decoding_of(who) | dict(batch_size=cfg.batch_size))
     return metrics, cases_of(studies.items, lead, *labels)
 
-# %% ../../nbs/score/15_outcome.ipynb #6fc738ae
+# %% ../../nbs/score/15_outcome.ipynb #4807a547
 ELSEWHERE = 'these predictions were made elsewhere, and no other X-rays were shown'
 
 def score_files(
@@ -191,5 +197,7 @@ def score_files(
     for system,path in zip(rows, files): metrics['systems'][system]['made'] = made_of(path, cfg.run)
     left_out = 'everything outside the intersection' if cfg.intersection else 'nothing'
     metrics['provenance'] = provenance(cfg, references or files[0], lead, units, are_patients, left_out=left_out)
-    partial = [f'Only the intersection was scored: {len(units)} studies that all files have in common.']*cfg.intersection
-    return finish(cfg, metrics, cases_of(lead, lead, *labels), partial + copied(rows))
+    warnings = copied(rows)
+    if cfg.intersection:
+        warnings.insert(0, f'Only the intersection was scored: {len(units)} studies that all files have in common.')
+    return finish(cfg, metrics, cases_of(lead, lead, *labels), warnings)

@@ -7,18 +7,18 @@ __all__ = ['NOTES', 'title_of', 'two_of', 'legend', 'row_title', 'main_table', '
            'paired_table', 'counts_of', 'count_bars', 'state_grid', 'states_part', 'section_table', 'group_table',
            'text_table', 'policy_table', 'health_table', 'page_words', 'report_page']
 
-# %% ../../nbs/score/09_page.ipynb #1cf69b68
+# %% ../../nbs/score/09_page.ipynb #50715ac6
 from markupsafe import Markup
 from ..report.labels import OBSERVATIONS, TARGETS
 from .clinical import STATES
 from .headline import num, span
 from .metrics import METRICS, overview_metrics
 from .pieces import (
-    case_card, Cell, document, facts_card, gate_tiles, headline_box, metric_cells, metric_heads, NOTICE, palette, piece, plot_cell,
-    Point, point_of, Row, score_cell, table, whiskers)
+    case_card, Cell, document, facts_card, gate_tiles, headline_box, metric_cells, metric_heads, NOTICE, palette,
+    piece, plot_cell, Point, point_of, Row, score_cell, table, whiskers)
 from .systems import SHORT, TITLES
 
-# %% ../../nbs/score/09_page.ipynb #fb8464b3
+# %% ../../nbs/score/09_page.ipynb #3412e9bc
 def title_of(
     systems:dict, # As in `metrics.json`
     name:str, # Of a system
@@ -26,7 +26,7 @@ def title_of(
     "What a table calls a system"
     return systems[name].get('title') or TITLES.get(name, name)
 
-# %% ../../nbs/score/09_page.ipynb #86fbd795
+# %% ../../nbs/score/09_page.ipynb #335fe01a
 def two_of(
     systems:dict, # As in `metrics.json`
 )->list: # One or two names
@@ -34,15 +34,16 @@ def two_of(
     lead, *others = systems
     return [lead] + (['base'] if 'base' in others else others[:1])
 
-# %% ../../nbs/score/09_page.ipynb #1bdafcfb
+# %% ../../nbs/score/09_page.ipynb #c9121965
 def legend(
     systems:dict, # As in `metrics.json`
 )->Markup: # HTML
     "Which colour is which system"
     colours = palette(systems)
-    return piece('key', 'Dot: value; line: 95 % bootstrap interval.', [(title_of(systems, s), colours[s]) for s in two_of(systems)])
+    dots = [(title_of(systems, name), colours[name]) for name in two_of(systems)]
+    return piece('key', 'Dot: value; line: 95 % bootstrap interval.', dots)
 
-# %% ../../nbs/score/09_page.ipynb #d8c9ef73
+# %% ../../nbs/score/09_page.ipynb #5f59cdf6
 _RATES = ('f1', 'sensitivity', 'specificity', 'accuracy')
 
 def row_title(
@@ -52,7 +53,7 @@ def row_title(
     kind, _, size = row.partition(' ')
     return f'{kind.title()} average of {size}' if kind in ('micro', 'macro') else row
 
-# %% ../../nbs/score/09_page.ipynb #cc197dce
+# %% ../../nbs/score/09_page.ipynb #700b87c6
 def _finding_row(name, tables, colours):
     "One pathology, for one system or two"
     first, title = tables[0][name], row_title(name)
@@ -64,7 +65,7 @@ def _finding_row(name, tables, colours):
     plot = plot_cell([point_of(t[name], 'f1', colour) for t,colour in zip(tables, colours)])
     return Row(title, [plot, *stacks], note, 'avg' if is_average else '')
 
-# %% ../../nbs/score/09_page.ipynb #5e9ff3c4
+# %% ../../nbs/score/09_page.ipynb #0fc087f5
 def main_table(
     systems:dict, # Name -> `clinical`: row -> rate -> value, as in `metrics.json`
     rows, # Rows to show
@@ -75,7 +76,7 @@ def main_table(
     head = ['Finding', 'F1 from 0 to 1', 'F1', 'Sensitivity', 'Specificity', 'Accuracy']
     return table(head, [_finding_row(row, tables, [colours[name] for name in names]) for row in rows], 'main')
 
-# %% ../../nbs/score/09_page.ipynb #8b0c75cb
+# %% ../../nbs/score/09_page.ipynb #a6f234ed
 def gain_cell(
     difference:dict, # `value`, `lo`, `hi`, `p`; `p_holm` where there are several systems
     digits:int=2,
@@ -86,7 +87,7 @@ def gain_cell(
     if num(p) != '–': notes.append('p < 0.001' if p < .001 else f'p = {p:.3f}')
     return Cell(num(difference.get('value'), digits), notes)
 
-# %% ../../nbs/score/09_page.ipynb #c908e52f
+# %% ../../nbs/score/09_page.ipynb #878c8f4e
 def system_table(
     systems:dict, # As in `metrics.json`
     differences:dict=None, # 'tuned - base' -> 'f1 macro 6' -> `value`, `lo`, `hi`; adds a column
@@ -102,7 +103,7 @@ def system_table(
     better = [f'{SHORT.get(lead, lead)} better by']*bool(differences)
     return table(['System', 'F1 from 0 to 1', 'Macro F1', *better, *metric_heads()], rows, 'systems')
 
-# %% ../../nbs/score/09_page.ipynb #fea470bb
+# %% ../../nbs/score/09_page.ipynb #c8aad4fe
 def forest(
     systems:dict, # Name -> `clinical`
     rows, # Rows to show
@@ -116,7 +117,7 @@ def forest(
     key = piece('key', '', [(SHORT.get(name, name), colours[name]) for name in systems])
     return key + table(['Finding', 'F1 from 0 to 1'], lines, 'forest')
 
-# %% ../../nbs/score/09_page.ipynb #da6d0996
+# %% ../../nbs/score/09_page.ipynb #1e4cd9ef
 def _difference_cells(found, rows):
     "Differences in F1, drawn and in numbers, then those of the metrics"
     cells = []
@@ -128,7 +129,7 @@ def _difference_cells(found, rows):
         cells.append(cell)
     return cells + [gain_cell(found.get(name, {}), metric.digits) for name,metric in overview_metrics().items()]
 
-# %% ../../nbs/score/09_page.ipynb #f4492f31
+# %% ../../nbs/score/09_page.ipynb #fbc15b40
 def paired_table(
     differences:dict, # 'tuned - base' -> 'f1 macro 6' -> `value`, `lo`, `hi`, `p`
     systems:dict, # For the titles
@@ -138,9 +139,10 @@ def paired_table(
     lead, *others = systems
     pairs = {other: differences[f'{lead} - {other}'] for other in others if f'{lead} - {other}' in differences}
     lines = [Row(title_of(systems, other), _difference_cells(found, rows)) for other,found in pairs.items()]
-    return table([f'{title_of(systems, lead)} minus', *[f'F1, {row}, from -1 to 1' for row in rows], *metric_heads()], lines)
+    plots = [f'F1, {row}, from -1 to 1' for row in rows]
+    return table([f'{title_of(systems, lead)} minus', *plots, *metric_heads()], lines)
 
-# %% ../../nbs/score/09_page.ipynb #4a3bf5cc
+# %% ../../nbs/score/09_page.ipynb #69cb32ce
 def counts_of(
     row:dict, # Row of a `clinical` table
 )->tuple: # Found, missed, invented
@@ -148,7 +150,7 @@ def counts_of(
     found = round((row['sensitivity'] or 0)*row['support']) if row['support'] else 0
     return found, row['support'] - found, row['predicted'] - found
 
-# %% ../../nbs/score/09_page.ipynb #36adc65d
+# %% ../../nbs/score/09_page.ipynb #6a234fed
 _BAR = dict(found='var(--teal)', missed='var(--red)', invented='var(--c-probe)')
 
 def count_bars(
@@ -164,7 +166,7 @@ def count_bars(
         bars.append(dict(title=row, parts=parts, words=', '.join(f'{n} {word}' for n,word in zip(of, _BAR))))
     return piece('key', '', _BAR.items()) + piece('bars', bars)
 
-# %% ../../nbs/score/09_page.ipynb #f3266d76
+# %% ../../nbs/score/09_page.ipynb #0f62c2fa
 def _state_cell(count, total, is_same):
     "One count of label states, shaded by its share of the row"
     kind = 'same' if is_same else ''
@@ -173,15 +175,18 @@ def _state_cell(count, total, is_same):
     shade = f'background:color-mix(in srgb,{colour} {round(55*share)}%,transparent)'
     return Cell(str(count), [f'{share:.0%}'], kind, style=shade)
 
-# %% ../../nbs/score/09_page.ipynb #1e221f5c
+# %% ../../nbs/score/09_page.ipynb #4ad8c162
 def state_grid(
     counts:list, # Four rows of four counts, from `state_table`
 )->Markup: # HTML
     "Label states of references against those of the reports"
-    rows = [Row(state, [_state_cell(n, sum(counts[i]), i == j) for j,n in enumerate(counts[i])]) for i,state in enumerate(STATES)]
+    rows = []
+    for state,line in zip(STATES, counts):
+        cells = [_state_cell(count, sum(line), state == other) for other,count in zip(STATES, line)]
+        rows.append(Row(state, cells))
     return table(['Reference, report:', *STATES], rows, 'states')
 
-# %% ../../nbs/score/09_page.ipynb #69969b49
+# %% ../../nbs/score/09_page.ipynb #a763c764
 def states_part(
     states:dict, # From `state_table`
     names, # Observations to show one by one, folded
@@ -190,7 +195,7 @@ def states_part(
     each = Markup('').join(piece('titled', name, state_grid(states[name])) for name in names)
     return state_grid(states['six']) + piece('fold', 'One by one', each)
 
-# %% ../../nbs/score/09_page.ipynb #95cf5d6c
+# %% ../../nbs/score/09_page.ipynb #08633642
 def section_table(
     systems:dict, # Name -> `sections`: section -> `n`, `lacking`, scores
 )->Markup: # HTML
@@ -199,11 +204,12 @@ def section_table(
     for name,system in systems.items():
         for section,scores in (system.get('sections') or {}).items():
             lacking = [f'{scores["lacking"]} reports lack it']*bool(scores['lacking'])
-            cells = [Cell(section.upper(), lacking, ''), Cell(str(scores['n'])), score_cell(scores, 'macro'), score_cell(scores, 'micro')]
+            cells = [Cell(section.upper(), lacking, ''), Cell(str(scores['n']))]
+            cells += [score_cell(scores, kind) for kind in ('macro', 'micro')]
             rows.append(Row(title_of(systems, name), cells + metric_cells(scores)))
     return table(['System', 'Section', 'n', 'Macro F1 of 6', 'Micro F1 of 6', *metric_heads()], rows)
 
-# %% ../../nbs/score/09_page.ipynb #24a710bf
+# %% ../../nbs/score/09_page.ipynb #0f2cac5e
 def group_table(
     title:str, # What the groups are
     groups:list, # From `by_group`
@@ -214,12 +220,12 @@ def group_table(
         name = group['group']
         if name[:1].isdigit(): name = name.split(': ', 1)[-1] # a number keeps the groups in order
         words = f'{num(group["reference_words"], 0)} / {num(group["words"], 0)}'
-        rows.append(Row(name, [Cell(str(group['n'])), plot_cell([point_of(group, 'macro')], 150), score_cell(group, 'macro', kind='n lead'),
-            score_cell(group, 'micro'), Cell(words)]))
+        scores = [score_cell(group, 'macro', kind='n lead'), score_cell(group, 'micro')]
+        rows.append(Row(name, [Cell(str(group['n'])), plot_cell([point_of(group, 'macro')], 150), *scores, Cell(words)]))
     head = [title, 'n', 'Macro F1 from 0 to 1', 'Macro F1 of 6', 'Micro F1 of 6', 'Words: reference / report']
     return table(head, rows, 'systems') if len(rows) > 1 else Markup('')
 
-# %% ../../nbs/score/09_page.ipynb #696a711f
+# %% ../../nbs/score/09_page.ipynb #61494b3c
 def text_table(
     systems:dict, # Name -> `text`: metric -> value, `_lo`, `_hi`
 )->Markup: # HTML
@@ -229,10 +235,11 @@ def text_table(
     for key,metric in METRICS.items():
         if not any(key in text for text in scores.values()): continue
         cells = [score_cell(text, key, metric.digits) for text in scores.values()]
-        rows.append(Row(metric.title, cells, '' if metric.higher_is_better else 'lower is better', hint=metric.definition))
+        note = '' if metric.higher_is_better else 'lower is better'
+        rows.append(Row(metric.title, cells, note, hint=metric.definition))
     return table(['Metric', *[SHORT.get(name, name) for name in scores]], rows, 'words')
 
-# %% ../../nbs/score/09_page.ipynb #4b4558e3
+# %% ../../nbs/score/09_page.ipynb #7356d959
 def policy_table(
     systems:dict, # Name -> `policies`: policy -> `macro_f1`, `micro_f1`, `n`
 )->Markup: # HTML
@@ -245,7 +252,7 @@ def policy_table(
         if cells: rows.append(Row(TITLES.get(name, name), cells))
     return table(['Macro F1 of 6', *heads.values()], rows)
 
-# %% ../../nbs/score/09_page.ipynb #2111ca56
+# %% ../../nbs/score/09_page.ipynb #70d14c18
 def health_table(
     systems:dict, # Name -> `health`
 )->Markup: # HTML
@@ -257,19 +264,24 @@ def health_table(
         shares = [share(health.get(sign)) for sign in ('top_share', 'stopped', 'sections', 'repetition', 'english')]
         texts = [health['n'], distinct, *shares, health['empty'], num(health['mean_words'], 0)]
         rows.append(Row(title_of(systems, name), [Cell(str(text)) for text in texts]))
-    return table(['System', 'n', 'Distinct', 'Most frequent', 'Stop', 'Sections', 'Repeat', 'English', 'Empty', 'Words'], rows)
+    signs = ['Distinct', 'Most frequent', 'Stop', 'Sections', 'Repeat', 'English', 'Empty', 'Words']
+    return table(['System', 'n', *signs], rows)
 
-# %% ../../nbs/score/09_page.ipynb #78477713
-NOTES = dict(gates='Checked before any score. A failed check withholds the headline; one that could not be run is not a pass.',
-    systems='Whoever does not look at the X-ray must score lower. A constant report, a nearest neighbour and a text model '
-        'show what can be had without.',
+# %% ../../nbs/score/09_page.ipynb #d25f55cd
+NOTES = dict(
+    gates='Checked before any score. A failed check withholds the headline; '
+        'one that could not be run is not a pass.',
+    systems='Whoever does not look at the X-ray must score lower. A constant report, a nearest neighbour '
+        'and a text model show what can be had without.',
     counts='Positive studies of the leading system. Invented: reported, but not in the reference.',
     forest='Dot: value; line: 95 % bootstrap interval.',
-    paired='On the same resamples; p by exchanging the reports of two systems patient by patient. An interval across zero shows nothing.',
+    paired='On the same resamples; p by exchanging the reports of two systems patient by patient. '
+        'An interval across zero shows nothing.',
     sections='Over the studies whose reference has the section. A report without it is scored as empty there.',
     states='Rows: the reference. Columns: the report. Percentages are of the row.',
     groups='Small groups have wide intervals; many groups make one stand out by chance.',
-    worst='Studies with the most disagreements on the six pathologies. Red was missed or invented; dotted where it is denied.',
+    worst='Studies with the most disagreements on the six pathologies. Red was missed or invented; '
+        'dotted where it is denied.',
     best='Positive studies with the most agreement and no disagreement.',
     policies='How far the result depends on reading a hedge as yes, as no, or not at all.',
     health='An untuned base and the probes are expected to be ill.',
@@ -281,24 +293,28 @@ def _subtitle(metrics):
     "Whose reports these are, when they were scored, and on what"
     facts = metrics['provenance']
     model, source = facts.get('model') or {}, facts.get('source')
-    by = f'{model["base"]} with adapter {model.get("adapter_hash")}' if model.get('base') else ', '.join(metrics['systems'])
+    by = ', '.join(metrics['systems'])
+    if model.get('base'): by = f'{model["base"]} with adapter {model.get("adapter_hash")}'
     if source == 'phantom': source = 'phantom X-rays, drawn by this package: they say nothing about patients'
     return '; '.join(part for part in (f'{by}, {facts["made"][:10]}', source) if part)
 
-# %% ../../nbs/score/09_page.ipynb #333729e8
+# %% ../../nbs/score/09_page.ipynb #7a5c7a67
 def page_words(
     metrics:dict, # Content of `metrics.json`
 )->dict: # `title`, `subtitle`, `card`, `rows`, `notes`
     "Titles and notes of the page"
     facts = metrics['provenance']
-    six = f'n={facts["n"]} studies, {facts["units"]}. Labels by {facts["labeller"]}, uncertain {facts["uncertain"]}. A dash is undefined.'
+    six = (f'n={facts["n"]} studies, {facts["units"]}. Labels by {facts["labeller"]}, '
+        f'uncertain {facts["uncertain"]}. A dash is undefined.')
     fourteen = f'{six} Most of these are not targets; they are shown so that nothing is hidden.'
-    text = f'Headings left out. {facts["tokenisation"]}. Wording counts here, and a flipped negation costs almost nothing.'
+    text = (f'Headings left out. {facts["tokenisation"]}. Wording counts here, '
+        'and a flipped negation costs almost nothing.')
     rows = dict(six=list(TARGETS), fourteen=list(OBSERVATIONS) + ['macro 14', 'micro 14', 'macro 5', 'micro 5'])
+    notes = NOTES | dict(six=six, fourteen=fourteen, text=text)
     return dict(title=f'Chest X-ray reports: {facts["n"]} studies', subtitle=_subtitle(metrics),
-        card={name: facts.get(name) for name in _CARD}, rows=rows, notes=NOTES | dict(six=six, fourteen=fourteen, text=text))
+        card={name: facts.get(name) for name in _CARD}, rows=rows, notes=notes)
 
-# %% ../../nbs/score/09_page.ipynb #3742b3c7
+# %% ../../nbs/score/09_page.ipynb #709aa3ba
 def _score_parts(m, lead):
     "The parts that hold scores"
     systems, six = m['systems'], m['rows']['six']
@@ -310,28 +326,29 @@ def _score_parts(m, lead):
         ('Paired differences', 'paired', paired_table(diffs, systems, ['macro 6', *six])),
         ('Findings and impression apart', 'sections', section_table({name: systems[name] for name in two_of(systems)}))]
 
-# %% ../../nbs/score/09_page.ipynb #0dff2fa6
+# %% ../../nbs/score/09_page.ipynb #5445c8bd
 def _detail_parts(m, cases):
     "The parts that take the scores apart, and the studies"
-    cards = {kind: Markup('').join(case_card(case) for case in cases if case['kind'] == kind) for kind in ('worst', 'best')}
+    def cards(kind): return Markup('').join(case_card(case) for case in cases if case['kind'] == kind)
     groups = Markup('').join(group_table(group['title'], group['groups']) for group in m.get('groups', []))
     states = states_part(m['states'], m['rows']['six']) if m.get('states') else ''
     return [('Label against label', 'states', states), ('Length and subgroups', 'groups', groups),
-        ('Where it went wrong', 'worst', cards['worst']), ('Where it went right', 'best', cards['best'])]
+        ('Where it went wrong', 'worst', cards('worst')), ('Where it went right', 'best', cards('best'))]
 
-# %% ../../nbs/score/09_page.ipynb #7e54de92
+# %% ../../nbs/score/09_page.ipynb #c7d9c5b5
 def _source_parts(m):
     "Words, all labels, and where everything comes from"
     systems = m['systems']
     made = Markup('').join(piece('titled', title_of(systems, name), facts_card(system['made']))
         for name,system in systems.items() if system.get('made'))
     everything = facts_card(m['provenance']) + piece('fold', 'How each system was made', made)
-    return [('Overlap of words', 'text', text_table(systems)),
-        ('All fourteen observations', 'fourteen', piece('fold', 'Show the table', main_table(systems, m['rows']['fourteen']))),
-        ('Uncertain labels', 'policies', policy_table(systems)), ('Health of every system', 'health', health_table(systems)),
+    fourteen = piece('fold', 'Show the table', main_table(systems, m['rows']['fourteen']))
+    return [('Overlap of words', 'text', text_table(systems)), ('All fourteen observations', 'fourteen', fourteen),
+        ('Uncertain labels', 'policies', policy_table(systems)),
+        ('Health of every system', 'health', health_table(systems)),
         ('Where these numbers come from', 'provenance', everything)]
 
-# %% ../../nbs/score/09_page.ipynb #2810e822
+# %% ../../nbs/score/09_page.ipynb #0ec4993c
 def report_page(
     metrics:dict, # Content of `metrics.json`, with `page_words`
     cases=(), # Dicts as `case_card` takes them; `kind` is 'worst' or 'best'

@@ -7,7 +7,7 @@ __all__ = ['NOTICE', 'COLOURS', 'LEAD', 'MARKS', 'piece', 'document', 'framed', 
            'gate_tiles', 'headline_box', 'Cell', 'Row', 'table', 'score_cell', 'plot_cell', 'metric_cells',
            'metric_heads', 'mark_text', 'xray_uri', 'case_card', 'facts_card']
 
-# %% ../../nbs/score/08b_pieces.ipynb #7cfdc5a4
+# %% ../../nbs/score/08b_pieces.ipynb #8f540c80
 import base64, io
 from dataclasses import dataclass, field
 from markupsafe import Markup
@@ -15,7 +15,7 @@ from ..core.templates import render, style_sheet, templates
 from .headline import num, span
 from .metrics import overview_metrics
 
-# %% ../../nbs/score/08b_pieces.ipynb #89b04f2d
+# %% ../../nbs/score/08b_pieces.ipynb #943f0197
 NOTICE = ('Research and education only. Not a medical device: no number and no report on this page may guide '
           'the care of a patient.')
 
@@ -27,7 +27,7 @@ def piece(
     macros = templates().get_template('evaluation_parts.html').module
     return Markup(getattr(macros, name)(*values))
 
-# %% ../../nbs/score/08b_pieces.ipynb #4ef13545
+# %% ../../nbs/score/08b_pieces.ipynb #3efa875a
 def document(
     title:str, # Of the page
     body:str, # HTML
@@ -36,7 +36,7 @@ def document(
     "A page with its style"
     return render('evaluation.html', title=title, css=style_sheet('page'), body=Markup(body), notice=notice)
 
-# %% ../../nbs/score/08b_pieces.ipynb #bb4ae7de
+# %% ../../nbs/score/08b_pieces.ipynb #9e3bb4f5
 def framed(
     body:str, # HTML of a piece, or a complete document
     height:int=300, # Pixels
@@ -47,7 +47,7 @@ def framed(
     whole = str(body) if is_whole else document('', '<style>main{padding:4px}</style>' + body)
     return HTML(piece('frame', whole, height))
 
-# %% ../../nbs/score/08b_pieces.ipynb #24da94bd
+# %% ../../nbs/score/08b_pieces.ipynb #0dd38de7
 COLOURS = dict(base='var(--c-base)', shuffled='var(--c-probe)', blank='var(--c-probe)', noise='var(--c-probe)',
     constant='var(--c-base)', neighbour='var(--c-3)', blind='var(--c-4)')
 LEAD = 'var(--teal)'
@@ -61,7 +61,7 @@ def palette(
     for name in names: colours[name] = LEAD if not colours else COLOURS.get(name) or next(free)
     return colours
 
-# %% ../../nbs/score/08b_pieces.ipynb #e655c9ff
+# %% ../../nbs/score/08b_pieces.ipynb #1118973f
 @dataclass
 class Point:
     "A value on an axis, with its interval; NaN or `None` where undefined"
@@ -72,7 +72,7 @@ class Point:
 
     def __str__(self): return f'{num(self.value)} {span(self.low, self.high)}'.strip()
 
-# %% ../../nbs/score/08b_pieces.ipynb #9f25fa8e
+# %% ../../nbs/score/08b_pieces.ipynb #90fc39b3
 def point_of(
     scores:dict, # Values with `_lo` and `_hi`
     name:str, # Which one
@@ -81,7 +81,7 @@ def point_of(
     "One value of a table as a point"
     return Point(scores.get(name), scores.get(f'{name}_lo'), scores.get(f'{name}_hi'), colour)
 
-# %% ../../nbs/score/08b_pieces.ipynb #90338b36
+# %% ../../nbs/score/08b_pieces.ipynb #e8bb74f6
 def whiskers(
     points:list, # `Point`s, drawn one under the other
     width:int=230, # Pixels
@@ -101,7 +101,7 @@ def whiskers(
         dots.append(dot)
     return piece('plot', width, step*len(points) + 6, lines, dots, '; '.join(map(str, points)))
 
-# %% ../../nbs/score/08b_pieces.ipynb #212db1cb
+# %% ../../nbs/score/08b_pieces.ipynb #3c0ce6f3
 MARKS = {'pass': ('passed', '✓'), 'fail': ('failed', '✗'), 'not judged': ('not judged', '?')}
 
 def gate_tiles(
@@ -110,14 +110,14 @@ def gate_tiles(
     "One tile per health check"
     return piece('gates', [gate | dict(zip(('word', 'mark'), MARKS[gate['status']])) for gate in gates.values()])
 
-# %% ../../nbs/score/08b_pieces.ipynb #34cf83b7
+# %% ../../nbs/score/08b_pieces.ipynb #5f36b534
 def headline_box(
     headline:dict, # `status` ('shown', 'provisional', 'withheld'), `text`, `reason`, `value`
 )->Markup: # HTML
     "The one sentence to remember, or why there is none"
     return piece('headline', headline, '' if headline['status'] == 'withheld' else num(headline['value']))
 
-# %% ../../nbs/score/08b_pieces.ipynb #ff7d7eb8
+# %% ../../nbs/score/08b_pieces.ipynb #c3061a75
 @dataclass
 class Cell:
     "One cell of a table"
@@ -128,7 +128,7 @@ class Cell:
     style:str = ''
     stack:list = field(default_factory=list) # Cells one under the other
 
-# %% ../../nbs/score/08b_pieces.ipynb #98610c21
+# %% ../../nbs/score/08b_pieces.ipynb #9082edd9
 @dataclass
 class Row:
     "One row of a table"
@@ -138,7 +138,7 @@ class Row:
     kind:str = '' # CSS class
     hint:str = '' # Shown when the mouse rests on the title
 
-# %% ../../nbs/score/08b_pieces.ipynb #88c0d1b7
+# %% ../../nbs/score/08b_pieces.ipynb #b32f38a4
 def table(
     head, # Titles of the columns; those with 'from 0' are plots
     rows:list, # Of `Row`
@@ -147,7 +147,7 @@ def table(
     "A table that scrolls by itself on a narrow screen"
     return piece('table', head, rows, kind) if rows else Markup('')
 
-# %% ../../nbs/score/08b_pieces.ipynb #3f2f87c2
+# %% ../../nbs/score/08b_pieces.ipynb #c441dfeb
 def score_cell(
     scores:dict, # Values with `_lo` and `_hi`
     name:str, # Which one
@@ -157,7 +157,7 @@ def score_cell(
     "A value and its interval"
     return Cell(num(scores.get(name), digits), [span(scores.get(f'{name}_lo'), scores.get(f'{name}_hi'), digits)], kind)
 
-# %% ../../nbs/score/08b_pieces.ipynb #5e19041b
+# %% ../../nbs/score/08b_pieces.ipynb #ed77b1eb
 def plot_cell(
     points:list, # `Point`s
     *size, # As for `whiskers`
@@ -165,20 +165,20 @@ def plot_cell(
     "A plot in a table"
     return Cell(kind='plot', plot=whiskers(points, *size))
 
-# %% ../../nbs/score/08b_pieces.ipynb #013ec978
+# %% ../../nbs/score/08b_pieces.ipynb #c425a06b
 def metric_cells(
     scores:dict, # Values with `_lo` and `_hi`
 )->list: # Of `Cell`
     "The scores of the wording that stand in every table of systems"
     return [score_cell(scores, name, metric.digits) for name,metric in overview_metrics().items()]
 
-# %% ../../nbs/score/08b_pieces.ipynb #7d8e6850
+# %% ../../nbs/score/08b_pieces.ipynb #91d9a2a9
 def metric_heads()->list: # Titles
     "Heads of the columns of `metric_cells`"
     metrics = overview_metrics().values()
     return [metric.title if metric.higher_is_better else f'{metric.title}, lower is better' for metric in metrics]
 
-# %% ../../nbs/score/08b_pieces.ipynb #b8237548
+# %% ../../nbs/score/08b_pieces.ipynb #b8fd1685
 def mark_text(
     text:str, # A report
     spans, # (start, end, kind): 'agree' or 'differ', with ' denied' where denied; later overlapping ones are skipped
@@ -192,7 +192,7 @@ def mark_text(
         at = end
     return (marked + text[at:]).replace('\n', Markup('<br>'))
 
-# %% ../../nbs/score/08b_pieces.ipynb #0bd50b92
+# %% ../../nbs/score/08b_pieces.ipynb #c84a86af
 def xray_uri(
     im, # A `PIL.Image`, or `None`
     size:int=300, # Longest side in pixels
@@ -205,7 +205,7 @@ def xray_uri(
     im.save(file, 'JPEG', quality=82)
     return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
 
-# %% ../../nbs/score/08b_pieces.ipynb #8bdfbcc5
+# %% ../../nbs/score/08b_pieces.ipynb #7ac45720
 def case_card(
     case:dict, # `id`, `image`, `reference`, `prediction`, their `..._spans`, and lists `missed`, `invented`, `agreed`
 )->Markup: # HTML
@@ -213,14 +213,16 @@ def case_card(
     reference, prediction = (mark_text(case[side], case[f'{side}_spans']) for side in ('reference', 'prediction'))
     return piece('case_card', case, xray_uri(case.get('image')), reference, prediction)
 
-# %% ../../nbs/score/08b_pieces.ipynb #d95aec05
+# %% ../../nbs/score/08b_pieces.ipynb #e45ff870
 def _in_line(value):
     "Nested facts as one line"
-    if isinstance(value, dict): return ', '.join(f'{name} {_in_line(v)}' for name,v in value.items() if v not in (None, ''))
+    if isinstance(value, dict):
+        known = {name: part for name,part in value.items() if part not in (None, '')}
+        return ', '.join(f'{name} {_in_line(part)}' for name,part in known.items())
     if isinstance(value, (list, tuple)): return ', '.join(map(str, value))
     return str(value)
 
-# %% ../../nbs/score/08b_pieces.ipynb #cba56641
+# %% ../../nbs/score/08b_pieces.ipynb #5958314e
 def facts_card(
     facts:dict, # Name -> value; dicts and lists are joined
 )->Markup: # HTML

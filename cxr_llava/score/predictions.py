@@ -6,7 +6,7 @@
 __all__ = ['EVERY', 'meta_path', 'now', 'write_meta', 'aside', 'meet', 'is_first', 'parts_of', 'join_parts', 'stored_rows',
            'shared_rows', 'check_rows', 'predict']
 
-# %% ../../nbs/score/06_predictions.ipynb #dbb1feb6
+# %% ../../nbs/score/06_predictions.ipynb #4feb8ace
 import datetime, os, time
 from collections import Counter
 from pathlib import Path
@@ -15,19 +15,19 @@ from ..core.files import (
 from ..core.processes import is_out_of_memory, rank_and_count
 from ..core.run_folder import versions
 
-# %% ../../nbs/score/06_predictions.ipynb #ebf5c1ba
+# %% ../../nbs/score/06_predictions.ipynb #1202b130
 def meta_path(
     path, # `predictions/<system>.jsonl`
 )->Path: # `predictions/<system>.meta.json`
     "The file that says how predictions were made"
     return Path(path).with_suffix('.meta.json')
 
-# %% ../../nbs/score/06_predictions.ipynb #a146888e
+# %% ../../nbs/score/06_predictions.ipynb #3d80ac10
 def now()->str: # ISO 8601, UTC
     "The time, for files"
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds')
 
-# %% ../../nbs/score/06_predictions.ipynb #2382f521
+# %% ../../nbs/score/06_predictions.ipynb #d0206684
 def write_meta(
     path, # `predictions/<system>.jsonl`
     meta:dict, # What the predictions depend on
@@ -35,7 +35,7 @@ def write_meta(
     "Write beside predictions how and when they were made"
     write_json(meta_path(path), meta | dict(made=now(), versions=versions()))
 
-# %% ../../nbs/score/06_predictions.ipynb #a21e186b
+# %% ../../nbs/score/06_predictions.ipynb #b13e9b98
 def aside(
     path, # `predictions/<system>.jsonl`
     meta:dict, # What they were made with
@@ -47,7 +47,7 @@ def aside(
     else: key = sha256(path)[:12] if path.exists() else 'unknown'
     return path.parent/'set_aside'/f'{path.stem}-{key}.jsonl'
 
-# %% ../../nbs/score/06_predictions.ipynb #c3a0dd7e
+# %% ../../nbs/score/06_predictions.ipynb #3ae3d99b
 def _move(path, to):
     "Move predictions with what they were made with"
     try:
@@ -56,7 +56,7 @@ def _move(path, to):
             if old.exists(): os.replace(old, new)
     except OSError as e: raise CXRError(os_sentence(e, to)) from e
 
-# %% ../../nbs/score/06_predictions.ipynb #6cd2acc4
+# %% ../../nbs/score/06_predictions.ipynb #103960f4
 def meet():
     "Wait until every process has come here"
     if rank_and_count()[1] == 1: return
@@ -64,19 +64,19 @@ def meet():
     if not dist.is_initialized(): dist.init_process_group('gloo', timeout=datetime.timedelta(hours=12))
     dist.barrier()
 
-# %% ../../nbs/score/06_predictions.ipynb #aba53c96
+# %% ../../nbs/score/06_predictions.ipynb #e7c4541c
 def is_first()->bool:
     "Whether this is the process that scores and speaks"
     return rank_and_count()[0] == 0
 
-# %% ../../nbs/score/06_predictions.ipynb #509f9128
+# %% ../../nbs/score/06_predictions.ipynb #3e105ae5
 def parts_of(
     path, # `predictions/<system>.jsonl`
 )->list: # Files
     "The parts that processes left beside a file of predictions"
     return sorted(Path(path).parent.glob(f'{Path(path).stem}.part*.jsonl'))
 
-# %% ../../nbs/score/06_predictions.ipynb #7819dd80
+# %% ../../nbs/score/06_predictions.ipynb #2fd030f2
 def _last_by_id(rows):
     "Each id once, with the row that came last; rows without an id stay"
     keyed = {}
@@ -85,7 +85,7 @@ def _last_by_id(rows):
         keyed[key] = row
     return list(keyed.values())
 
-# %% ../../nbs/score/06_predictions.ipynb #8213374d
+# %% ../../nbs/score/06_predictions.ipynb #2b130476
 def join_parts(
     path, # `predictions/<system>.jsonl`
 ):
@@ -100,7 +100,7 @@ def join_parts(
     write_jsonl(path, _last_by_id(rows) if parts else rows)
     for part in parts: part.unlink()
 
-# %% ../../nbs/score/06_predictions.ipynb #8b2b6912
+# %% ../../nbs/score/06_predictions.ipynb #8939072c
 def stored_rows(
     path, # `predictions/<system>.jsonl`
     meta:dict, # What the predictions must have been made with
@@ -117,7 +117,7 @@ def stored_rows(
     if not path.exists() and aside(path, meta).exists(): _move(aside(path, meta), path)
     return read_jsonl(path)[0] if path.exists() else []
 
-# %% ../../nbs/score/06_predictions.ipynb #0dc2fb2f
+# %% ../../nbs/score/06_predictions.ipynb #9d2684c6
 def shared_rows(
     path, # `predictions/<system>.jsonl`
     meta:dict, # As for `stored_rows`
@@ -130,7 +130,7 @@ def shared_rows(
     if not is_first() and path.exists(): rows = read_jsonl(path)[0]
     return rows
 
-# %% ../../nbs/score/06_predictions.ipynb #ce6c419e
+# %% ../../nbs/score/06_predictions.ipynb #6e2595ae
 def _check_texts(rows, name):
     "Raise `CXRError` on a row without id and text"
     if not rows: raise CXRError(f'{name} holds no predictions: delete it and run `cxr_eval` again.')
@@ -138,17 +138,18 @@ def _check_texts(rows, name):
         if isinstance(row, dict) and 'id' in row and isinstance(row.get('text'), str): continue
         raise CXRError(f'{name} has a record without id and text, {str(row)[:60]}: every line needs both, as text.')
 
-# %% ../../nbs/score/06_predictions.ipynb #1b6c5f85
+# %% ../../nbs/score/06_predictions.ipynb #0e1cbe69
 def _check_ids(rows, wanted, name):
     "Raise `CXRError` on repeated, missing or unknown ids"
     count = Counter(row['id'] for row in rows)
-    wrong = dict(repeated=[key for key,n in count.items() if n > 1], missing=[key for key in wanted if key not in count],
+    wrong = dict(repeated=[key for key,n in count.items() if n > 1],
+        missing=[key for key in wanted if key not in count],
         unknown=[key for key in count if key not in wanted])
     for word,ids in wrong.items():
         if ids: raise CXRError(f'{name} and the {len(wanted)} studies do not match: {len(ids)} {word} ids, such as '
             f'"{ids[0]}"; delete it and run `cxr_eval` again.')
 
-# %% ../../nbs/score/06_predictions.ipynb #07745ce3
+# %% ../../nbs/score/06_predictions.ipynb #bc8a5039
 def check_rows(
     rows:list, # Predictions: `id`, `text`, `reference`
     items:list, # From `read_items`
@@ -168,7 +169,7 @@ def check_rows(
             f'`cxr_eval` again.')
     return [by_id[item['id']] for item in items]
 
-# %% ../../nbs/score/06_predictions.ipynb #144bf818
+# %% ../../nbs/score/06_predictions.ipynb #d1e1a7b4
 def _to_ask(items, shown, have):
     "(Question, name of the pictures) -> the pictures, and the studies that wait for the answer"
     asked = {}
@@ -177,12 +178,13 @@ def _to_ask(items, shown, have):
         asked.setdefault((item['question'], seen.name), (seen.pictures, []))[1].append(item)
     return asked
 
-# %% ../../nbs/score/06_predictions.ipynb #b640be70
+# %% ../../nbs/score/06_predictions.ipynb #d8181a71
 def _rows_of(group, report):
     "One row for each study that waits for a report"
-    return [dict(id=item['id'], text=report.text, stopped=bool(report.stopped), reference=item['reference']) for item in group]
+    written = dict(text=report.text, stopped=bool(report.stopped))
+    return [dict(id=item['id'], **written, reference=item['reference']) for item in group]
 
-# %% ../../nbs/score/06_predictions.ipynb #df9e9d6c
+# %% ../../nbs/score/06_predictions.ipynb #c38b233a
 def _answer(model, asked, batch_size, limit, name):
     "Rows batch by batch"
     asked = list(asked.items())
@@ -199,7 +201,7 @@ def _answer(model, asked, batch_size, limit, name):
         asked = asked[batch_size:]
         yield [row for (_,(_,group)),report in zip(batch, reports) for row in _rows_of(group, report)]
 
-# %% ../../nbs/score/06_predictions.ipynb #4cfc3b9e
+# %% ../../nbs/score/06_predictions.ipynb #2c68546d
 EVERY = 20 # Seconds between two lines
 
 def predict(

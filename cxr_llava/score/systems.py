@@ -7,37 +7,38 @@ __all__ = ['BASELINES', 'TITLES', 'SHORT', 'CONSTANT', 'NOISE_PICTURES', 'words_
            'split_hash', 'manifest_of', 'patients_of', 'source_of', 'view_of', 'train_file', 'Studies', 'read_studies',
            'other_study', 'blank_like', 'noise_like', 'Shown', 'inputs_of']
 
-# %% ../../nbs/score/04_systems.ipynb #170acf05
+# %% ../../nbs/score/04_systems.ipynb #5db8dcf4
 import hashlib, re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
 from fastcore.basics import patch
 from ..core.config import Config
 from ..core.files import CXRError, hash_json, Rejects, sha256
 from ..core.run_folder import find_artifact, has_artifact
 from ..sources.conversations import read_conversations
+from ..sources.manifest import read_manifest
 
-# %% ../../nbs/score/04_systems.ipynb #88397785
+# %% ../../nbs/score/04_systems.ipynb #df5f96ad
 BASELINES = ('constant', 'neighbour', 'blind')
 
 def words_of(setting):
     "The words of a setting that takes several, with commas"
     return [word.strip() for word in setting.split(',') if word.strip()]
 
-# %% ../../nbs/score/04_systems.ipynb #c77e3017
+# %% ../../nbs/score/04_systems.ipynb #128659c4
 @dataclass
 class EvalConfig(Config):
     "How a model is evaluated, or predictions made elsewhere"
     model_path:str = '' # Adapter folder or repository; empty: the newest `adapter`
     data_path:str = '' # Conversations with reference answers; empty: the newest `test.json`
-    train_path:str = '' # Conversations that the model learned from, for the baselines that learn; empty: `train.json` beside the test file
+    train_path:str = '' # Conversations that baselines learn from; empty: `train.json` beside the test file
     image_root:str = '' # Folder below which foreign image paths are searched
     num_samples:int = 0 # Studies to evaluate, drawn by hash of their id; 0: all
     compare_baseline:bool = True # Also score the untuned base
-    baselines:str = 'auto' # Of `constant`, `neighbour`, `blind`, with commas; `auto`: those that cost little for this base
-    probes:bool = True # Also show the tuned model wrong, blank and noise X-rays; without it image sensitivity is not judged
+    baselines:str = 'auto' # Of `constant`, `neighbour`, `blind`, with commas; `auto`: those that cost little
+    probes:bool = True # Also show wrong, blank and noise X-rays; needed to judge whether the model looks
     predictions:str = '' # Score these files, with commas, and run no model
     references:str = '' # References of `predictions`: any table with id and report, or conversations
     intersection:bool = False # Score the studies that all files have in common, and say so loudly
@@ -57,14 +58,14 @@ class EvalConfig(Config):
         if self.references and not self.predictions:
             raise CXRError('`references` belongs to `predictions`: name the files to score, or give `data_path`.')
 
-# %% ../../nbs/score/04_systems.ipynb #da9582cf
+# %% ../../nbs/score/04_systems.ipynb #90975c9c
 TITLES = dict(tuned='Tuned model', base='Base model, untuned', shuffled='Tuned, shown another study\'s X-ray',
-    blank='Tuned, shown a blank X-ray', noise='Tuned, shown noise', neighbour='Report of the most similar training X-ray',
-    blind='Text model that never sees the X-ray', constant='The same normal report for everyone')
+    blank='Tuned, shown a blank X-ray', noise='Tuned, shown noise',
+    neighbour='Report of the most similar training X-ray', blind='Text model that never sees the X-ray', constant='The same normal report for everyone')
 SHORT = dict(tuned='Tuned', base='Base', shuffled='Wrong X-ray', blank='Blank X-ray', noise='Noise',
     neighbour='Nearest X-ray', blind='Blind text model', constant='Constant report')
 
-# %% ../../nbs/score/04_systems.ipynb #e6234115
+# %% ../../nbs/score/04_systems.ipynb #39bdd3b2
 def _as_study(record):
     "A conversation as a study to evaluate"
     question = record['conversations'][0]['value'].replace('<image>', '').strip()
@@ -73,12 +74,12 @@ def _as_study(record):
     return dict(id=record['id'], images=[images] if isinstance(images, str) else list(images), question=question,
         indication=indication[1] if indication else None, reference=record['conversations'][1]['value'])
 
-# %% ../../nbs/score/04_systems.ipynb #b98d269d
+# %% ../../nbs/score/04_systems.ipynb #1d676a0b
 def study_order(seed, key):
     "Sort key that depends on the id and the seed only"
     return hashlib.sha256(f'{seed}:{key}'.encode()).hexdigest()
 
-# %% ../../nbs/score/04_systems.ipynb #8e60813d
+# %% ../../nbs/score/04_systems.ipynb #da3bca2b
 def read_items(
     path, # Conversations: `test.json`, or a file of others
     num:int=0, # How many studies; 0: all
@@ -90,12 +91,13 @@ def read_items(
     items = [_as_study(record) for record in read_conversations(path, root=root or None, rejects=rejects)]
     ids = [item['id'] for item in items]
     twice = [key for key,count in Counter(ids).items() if count > 1]
-    if twice: raise CXRError(f'{path} has {len(twice)} ids more than once, such as "{twice[0]}": give every study its own id.')
+    if twice:
+        raise CXRError(f'{path} has {len(twice)} ids more than once, such as "{twice[0]}": give every study its own id.')
     if not num or num >= len(items): return items
     drawn = set(sorted(ids, key=lambda key: study_order(seed, key))[:num])
     return [item for item in items if item['id'] in drawn]
 
-# %% ../../nbs/score/04_systems.ipynb #adf922fe
+# %% ../../nbs/score/04_systems.ipynb #a4023baa
 def split_hash(
     items:list, # From `read_items`
 )->str: # 12 hexadecimal digits
@@ -103,7 +105,7 @@ def split_hash(
     in_order = sorted(items, key=lambda item: item['id'])
     return hash_json([[o['id'], o['question'], o['reference'], [sha256(p) for p in o['images']]] for o in in_order])
 
-# %% ../../nbs/score/04_systems.ipynb #dea9db54
+# %% ../../nbs/score/04_systems.ipynb #005d12a5
 def manifest_of(
     near=None, # The conversations file; the manifest is looked for beside it first
     run=None, # Run folder
@@ -113,14 +115,10 @@ def manifest_of(
     if not (path and path.is_file()):
         path = find_artifact('studies.parquet', run) if has_artifact('studies.parquet', run) else None
     if not path: return {}
-    try: table = pd.read_parquet(path)
-    except Exception as e:
-        raise CXRError(f'{path} cannot be read as a manifest ({type(e).__name__}): run `cxr_data` again.') from e
-    if 'study_id' not in table: raise CXRError(f'{path} cannot be read as a manifest (no study_id): run `cxr_data` again.')
-    wanted = [name for name in ('study_id', 'patient_id', 'source', 'views', 'images') if name in table]
-    return {str(row['study_id']): row for row in table[wanted].to_dict('records')}
+    table = read_manifest(path, ['study_id', 'patient_id', 'source', 'views', 'images'])
+    return {str(row['study_id']): row for row in table.to_dict('records')}
 
-# %% ../../nbs/score/04_systems.ipynb #4996379d
+# %% ../../nbs/score/04_systems.ipynb #e3a839c4
 def patients_of(
     items:list, # From `read_items`
     manifest:dict, # From `manifest_of`
@@ -130,7 +128,7 @@ def patients_of(
     known = all(isinstance(patient, str) and patient for patient in patients)
     return patients if known else [item['id'] for item in items], known
 
-# %% ../../nbs/score/04_systems.ipynb #98418d88
+# %% ../../nbs/score/04_systems.ipynb #e5d0c643
 def source_of(
     items:list, # From `read_items`
     manifest:dict, # From `manifest_of`
@@ -139,7 +137,7 @@ def source_of(
     found = {manifest.get(item['id'], {}).get('source') or '' for item in items}
     return '' if '' in found else ', '.join(sorted(found))
 
-# %% ../../nbs/score/04_systems.ipynb #f5a7d1f4
+# %% ../../nbs/score/04_systems.ipynb #ae19b6c4
 def view_of(
     item:dict, # From `read_items`
     manifest:dict, # From `manifest_of`
@@ -152,7 +150,7 @@ def view_of(
     seen = [view_of_file.get(Path(path).name) for path in item['images']]
     return ' and '.join(sorted(set(seen))) if seen and all(seen) else None
 
-# %% ../../nbs/score/04_systems.ipynb #de1abb88
+# %% ../../nbs/score/04_systems.ipynb #5bb6c2b4
 def train_file(
     cfg:EvalConfig, # Where to look
     near, # Conversations of the test split
@@ -163,7 +161,7 @@ def train_file(
     if cfg.train_path: raise CXRError(f'{path} does not exist: give --train_path the file that the model learned from.')
     return find_artifact('train.json', cfg.run) if has_artifact('train.json', cfg.run) else None
 
-# %% ../../nbs/score/04_systems.ipynb #2f8a9c75
+# %% ../../nbs/score/04_systems.ipynb #deb42b7b
 @dataclass
 class Studies:
     "The studies of an evaluation, and what is known about them"
@@ -175,14 +173,14 @@ class Studies:
 
     def __post_init__(self): self.units, self.are_patients = patients_of(self.items, self.manifest)
 
-# %% ../../nbs/score/04_systems.ipynb #41d729c7
+# %% ../../nbs/score/04_systems.ipynb #ced458ed
 @patch
 def groups(self:Studies)->dict: # Title -> group of each study
     "Subgroups by what the manifest knows"
     return {'View': [view_of(item, self.manifest) for item in self.items],
         'Source': [self.manifest.get(item['id'], {}).get('source') for item in self.items]}
 
-# %% ../../nbs/score/04_systems.ipynb #2fd9aefd
+# %% ../../nbs/score/04_systems.ipynb #0ed793db
 def read_studies(
     cfg:EvalConfig, # Which conversations, how many, where their pictures are
 )->Studies:
@@ -192,7 +190,7 @@ def read_studies(
     items = read_items(path, cfg.num_samples, cfg.seed, cfg.image_root, rejects)
     return Studies(path, train_path, items, manifest_of(path, cfg.run), rejects)
 
-# %% ../../nbs/score/04_systems.ipynb #3345bff1
+# %% ../../nbs/score/04_systems.ipynb #49618f4f
 def other_study(
     items:list, # From `read_items`
     units:list, # Patient of each, from `patients_of`
@@ -206,11 +204,11 @@ def other_study(
     for own,other in zip(order, order[step:] + order[:step]): given[own] = other
     return given
 
-# %% ../../nbs/score/04_systems.ipynb #5ce9442f
+# %% ../../nbs/score/04_systems.ipynb #5b395cc4
 CONSTANT = ('FINDINGS:\nThe heart is normal in size. The mediastinum is unremarkable. The lungs are clear. '
             'There is no pleural effusion or pneumothorax.\n\nIMPRESSION:\nNo acute cardiopulmonary abnormality.')
 
-# %% ../../nbs/score/04_systems.ipynb #a1e4ecfb
+# %% ../../nbs/score/04_systems.ipynb #5ee4aeb0
 def blank_like(
     path, # An X-ray file
 ): # `PIL.Image`, uniform mid-grey, same size
@@ -218,7 +216,7 @@ def blank_like(
     from PIL import Image
     with Image.open(path) as im: return Image.new('L', im.size, 127)
 
-# %% ../../nbs/score/04_systems.ipynb #0b0b20a1
+# %% ../../nbs/score/04_systems.ipynb #9db26a2a
 NOISE_PICTURES = 8
 
 def noise_like(
@@ -231,26 +229,26 @@ def noise_like(
     grey = np.random.default_rng(which).integers(0, 256, (height, width), dtype=np.uint8)
     return Image.fromarray(grey)
 
-# %% ../../nbs/score/04_systems.ipynb #0a10af93
+# %% ../../nbs/score/04_systems.ipynb #c2d4466e
 @dataclass(frozen=True)
 class Shown:
     "What a system sees of one study"
     name:str # The same for the same pictures
     pictures:list # Paths or pictures
 
-# %% ../../nbs/score/04_systems.ipynb #8452921f
+# %% ../../nbs/score/04_systems.ipynb #9b2a9dd9
 def _blank(item):
     "A grey picture for each X-ray of a study"
     pictures = [blank_like(path) for path in item['images']]
     return Shown(str([im.size for im in pictures]), pictures)
 
-# %% ../../nbs/score/04_systems.ipynb #0fcc24f8
+# %% ../../nbs/score/04_systems.ipynb #af456372
 def _noise(item, seed):
     "Noise for each X-ray of a study"
     which = int(study_order(seed, item['id']), 16) % NOISE_PICTURES
     return Shown(f'{which} {len(item["images"])}', [noise_like(path, which) for path in item['images']])
 
-# %% ../../nbs/score/04_systems.ipynb #49401f3c
+# %% ../../nbs/score/04_systems.ipynb #f645bc97
 def inputs_of(
     system:str, # `tuned`, `base`, `shuffled`, `blank` or `noise`
     items:list, # From `read_items`

@@ -29,10 +29,13 @@ def _projections(path, rejects):
         else: rejects.add(place, 'no uid or file name')
     return res
 
+# %% ../../nbs/sources/04_collections.ipynb #895d0b4c
 def _indiana_table(folder, name):
     "Path of one of the two tables. Raises `CXRError` when it is not there"
     path = locate(folder, name)
-    if not path: raise CXRError(f'{folder} holds no {name}: attach `raddar/chest-xrays-indiana-university` or give its folder with --path.')
+    if not path:
+        raise CXRError(f'{folder} holds no {name}: '
+            'attach `raddar/chest-xrays-indiana-university` or give its folder with --path.')
     return path
 
 # %% ../../nbs/sources/04_collections.ipynb #c448c005
@@ -88,9 +91,11 @@ _TAR = ('.tgz', '.tar.gz', '.tar')
 
 def _archives(path, word):
     "Tar archives near `path`, or `path` itself, with `word` in their name"
-    paths = [path] if path.is_file() else locate_all(path, *(f'*{suffix}' for suffix in _TAR))
+    paths = locate_all(path, *(f'*{suffix}' for suffix in _TAR))
+    if path.is_file(): paths = [path]
     return [one for one in paths if word in one.name.lower()]
 
+# %% ../../nbs/sources/04_collections.ipynb #c7f981df
 def _packed_reports(path, rejects):
     "(name, bytes) of every XML file in a tar archive; a cut archive gives what it has"
     try:
@@ -101,6 +106,7 @@ def _packed_reports(path, rejects):
     except (tarfile.TarError, EOFError, OSError) as e:
         rejects.add(path.name, f'archive cut off or damaged ({type(e).__name__}): fetch it again')
 
+# %% ../../nbs/sources/04_collections.ipynb #cdf3fb53
 def _loose_reports(folder, rejects):
     "(name, bytes) of every XML file below a folder"
     for path in folder.rglob('*.xml'):
@@ -136,6 +142,7 @@ def _openi_files(folder):
     from cxr_llava.core.kaggle import scratch
     return Files(unpack(packed[0], scratch()/f'cxr_openi_{hash_json(str(packed[0].resolve()))}'))
 
+# %% ../../nbs/sources/04_collections.ipynb #d3caaeb9
 def _openi_views(folder, rejects):
     "X-ray without its first part -> view, from a projections table beside the reports"
     path = locate(folder, 'indiana_projections.csv') if folder.is_dir() else None
@@ -171,7 +178,9 @@ def iter_openi_xml(
     "Studies of the Open-i archive. Raises `CXRError` when there is no XML"
     folder, found = Path(folder), {} if found is None else found
     docs = _xml_reports(folder, rejects)
-    if not docs: raise CXRError(f'{folder} holds no XML reports: put NLMCXR_reports.tgz there, or fetch it with --fetch.')
+    if not docs:
+        raise CXRError(f'{folder} holds no XML reports: '
+            'put NLMCXR_reports.tgz there, or fetch it with --fetch.')
     views = _openi_views(folder, rejects)
     files = _openi_files(folder) if need_images else None
     for name,uid,texts,xrays in _parsed_reports(docs, rejects, found):
@@ -196,7 +205,7 @@ class OpeniXml(Source):
         packed = path.name.lower().endswith(_TAR)
         if path.is_file() and not packed: return path.parent if path.suffix == '.xml' else None
         if _archives(path, 'report') or path.is_dir() and locate(path, '*.xml'): return path
-        return path.parent if packed else None
+        if packed: return path.parent
 
     def read(self, path, rejects, found, **_): return iter_openi_xml(path, rejects, found=found)
 
@@ -218,6 +227,7 @@ def _course_files(folder):
         if tail: files.setdefault((int(tail[2]), int(tail[3])), []).append(path)
     return files
 
+# %% ../../nbs/sources/04_collections.ipynb #8734d30f
 def _in_main(paths, main):
     "The path in the `Main*` folder that was named, else the first"
     same = [path for path in paths if main and path.parts[-3].lower() == main.lower()]
@@ -227,7 +237,7 @@ def _in_main(paths, main):
 def _course_images(record, files):
     "(key, pairs, reasons for those not there) of a record"
     names = record.get('image')
-    names = names if isinstance(names, list) else [names]
+    if not isinstance(names, list): names = [names]
     tails = [_TAIL.search(str(name or '')) for name in names]
     if not all(tails): return None, [], ['no X-ray path like p1000/i1000.jpg']
     if any('..' in str(name).replace('\\', '/').split('/') for name in names): return None, [], [f'path with `..`: {names[0]}']
@@ -243,13 +253,15 @@ def _course_images(record, files):
 def _asked_answers(record):
     "(question before it in lower case, answer) of every answer in a conversation"
     turns, asked = record.get('conversations'), ''
-    for turn in turns if isinstance(turns, list) else ():
+    if not isinstance(turns, list): return
+    for turn in turns:
         if not isinstance(turn, dict): continue
         who, text = turn.get('from'), turn.get('value')
         if not isinstance(text, str) or not text.strip(): continue
         if who in ('human', 'user'): asked = text.lower()
         if who in ('gpt', 'assistant'): yield asked, text
 
+# %% ../../nbs/sources/04_collections.ipynb #e8a0e2a0
 def _course_report(record):
     "The report in the answers of a conversation, or None"
     parts = []
@@ -267,11 +279,13 @@ def _has_conversations(path):
     "Whether a file begins like one of conversations"
     with path.open('rb') as file: return b'conversations' in file.read(1 << 16)
 
+# %% ../../nbs/sources/04_collections.ipynb #a6eeb348
 def _course_json(folder):
     "JSON files of conversations, in order; `folder` may be one"
     if folder.is_file(): return [folder]
     return sorted(path for path in folder.rglob('*.json*') if path.is_file() and _has_conversations(path))
 
+# %% ../../nbs/sources/04_collections.ipynb #06bbcd49
 def _attached_json(folder):
     "JSON files of conversations in anything else attached on Kaggle"
     from cxr_llava.core.kaggle import inputs
@@ -301,9 +315,11 @@ def iter_course(
 ): # Iterator of `Study`
     "Studies of the course project's layout. Raises `CXRError` when X-rays or JSON are missing"
     files, seen, found = _course_files(folder), set(), {} if found is None else found
-    if not files: raise CXRError(f'{folder} holds no X-rays like Main/p1000/i1000.jpg: check --path.')
+    if not files:
+        raise CXRError(f'{folder} holds no X-rays like Main/p1000/i1000.jpg: check --path.')
     paths = _course_json(Path(text or folder)) or _attached_json(folder)
-    if not paths: raise CXRError(f'{folder} holds {len(files)} X-rays but no JSON with their reports: '
+    if not paths:
+        raise CXRError(f'{folder} holds {len(files)} X-rays but no JSON with their reports: '
         'attach the dataset that has it, or give it with --text FILE.json.')
     found.update(xrays=len(files), conversations=0)
     for path in paths:
@@ -326,7 +342,7 @@ class Course(Source):
 
     def detect(self, path):
         if path.is_file(): return path if path.suffix in ('.json', '.jsonl') and _has_conversations(path) else None
-        return path if any(any(path.glob(pattern)) for pattern in ('Main*/p*', '*/Main*/p*')) else None
+        if any(any(path.glob(pattern)) for pattern in ('Main*/p*', '*/Main*/p*')): return path
 
     def read(self, path, rejects, found, text='', **_): return iter_course(path, rejects, text, found)
 
@@ -350,6 +366,7 @@ def _guesses(names):
     hits = {part: [plain[guess] for guess in guesses if guess in plain] for part,guesses in GUESSES.items()}
     return {part: columns[0] for part,columns in hits.items() if columns}
 
+# %% ../../nbs/sources/04_collections.ipynb #24f8e970
 def guess_columns(
     names, # Columns of the table
     given:dict=None, # Part -> column, where the user says it
@@ -360,10 +377,12 @@ def guess_columns(
     has = f'it has {", ".join(names)[:300]}'
     given = {part: column for part,column in (given or {}).items() if column}
     for part,column in given.items():
-        if column not in names: raise CXRError(f'{path} has no column `{column}` ({has}): correct --{part}_col.')
+        if column not in names:
+            raise CXRError(f'{path} has no column `{column}` ({has}): correct --{part}_col.')
     guessed = {part: column for part,column in _guesses(names).items() if column not in given.values()}
     columns = guessed | given
-    if 'image' not in columns: raise CXRError(f'{path} has no column for the X-ray file ({has}): name it with --image_col.')
+    if 'image' not in columns:
+        raise CXRError(f'{path} has no column for the X-ray file ({has}): name it with --image_col.')
     if not {'findings', 'impression', 'report'} & set(columns):
         raise CXRError(f'{path} has no column with text ({has}): name it with --findings_col.')
     return columns
@@ -375,13 +394,16 @@ def _listed(cell):
     text = '' if cell is None else str(cell).strip()
     names = literal(text) if text.startswith('[') else None
     if names is not None: return [str(name) for name in names if name]
-    return [] if text.lower() in ('', 'nan', 'null', 'none') else [text]
+    if text.lower() in ('', 'nan', 'null', 'none'): return []
+    return [text]
 
+# %% ../../nbs/sources/04_collections.ipynb #d54e1bd2
 def _row_pairs(row, columns, files):
     "X-rays of a row: (pairs, reasons for those not there)"
     names, view = _listed(row.get(columns['image'])), row.get(columns.get('view'))
     several = isinstance(view, list) or str(view or '').startswith('[')
-    views = _listed(view) if several else [view]*len(names)
+    views = [view]*len(names)
+    if several: views = _listed(view)
     views += [None]*(len(names) - len(views))
     pairs, lost = find_all([(name, view_of(view)) for name,view in zip(names, views)], files)
     return pairs, lost if pairs or lost else ['no X-ray file named']
@@ -396,6 +418,7 @@ def _whole_report(row, column, of_impressions):
     if of_impressions and parts.impression is None: parts.findings, parts.impression = None, parts.findings
     return {name: getattr(parts, name) for name in _PARTS}
 
+# %% ../../nbs/sources/04_collections.ipynb #4b5ec8d6
 def _row_text(row, columns):
     "Text parts of a row in this project's names"
     texts = {name: row.get(columns[name]) for name in _PARTS if name in columns}
@@ -409,10 +432,11 @@ def _row_text(row, columns):
 # %% ../../nbs/sources/04_collections.ipynb #e3ccc3ff
 def _row_id(row, columns, pairs):
     "Number of a study: its column, else the name of its X-ray"
-    given = value(row.get(columns['study'])) if 'study' in columns else None
+    given = value(row.get(columns.get('study')))
     if given: return given
-    return pairs[0][0].stem if pairs else None
+    if pairs: return pairs[0][0].stem
 
+# %% ../../nbs/sources/04_collections.ipynb #7c4d69a5
 def _row_study(row, columns, files):
     "A `Study` from one row. Raises `ValueError` with the reason why there is none, and its number"
     pairs, lost = _row_pairs(row, columns, files)
@@ -432,12 +456,14 @@ def _same_study(old, new):
     same = old.report == new.report and old.patient_id == new.patient_id
     return same and new.images[0] not in old.images
 
+# %% ../../nbs/sources/04_collections.ipynb #5acda364
 def _merged(old, new):
     "Add the X-rays of a row to its study"
     pairs = frontal_first(zip(old.images + new.images, old.views + new.views))
     old.images = [path for path,_ in pairs]
     old.views = [view for _,view in pairs]
 
+# %% ../../nbs/sources/04_collections.ipynb #2695261d
 def _table_studies(rows, columns, files, rejects):
     "Number -> `Study`"
     studies = {}
@@ -456,9 +482,11 @@ def _table_studies(rows, columns, files, rejects):
 def _table_in(folder):
     "The table of a folder. Raises `CXRError` when there is none"
     path = locate(folder, 'metadata.csv', '*.csv', '*.tsv', '*.jsonl') if folder.is_dir() else None
-    if not path: raise CXRError(f'{folder} is not a table nor a folder with one: give a CSV or JSONL file with --path.')
+    if not path:
+        raise CXRError(f'{folder} is not a table nor a folder with one: give a CSV or JSONL file with --path.')
     return path
 
+# %% ../../nbs/sources/04_collections.ipynb #e74e04c1
 def iter_table(
     path, # CSV, TSV, JSON list or JSON lines
     rejects:Rejects, # Gets every bad record
@@ -471,13 +499,16 @@ def iter_table(
     if path.is_dir() or path.suffix.lower() in PICTURES: path = _table_in(path)
     rows = list(read_rows(path, rejects))
     if found is not None: found['rows'] = len(rows)
-    if not rows: raise CXRError(f'{path} has no readable row below its header ({rejects.summary()}): check that it is the right table.')
+    if not rows:
+        raise CXRError(f'{path} has no readable row below its header ({rejects.summary()}): '
+            'check that it is the right table.')
     names = dict.fromkeys(name for _,row in rows for name in row)
     columns = guess_columns(names, columns, path)
     told = ', '.join(f'{part} = `{column}`' for part,column in columns.items())
     say(f'columns of {path.name}: {told} (change with --image_col, --findings_col, ...)')
     files = Files(image_dir or path.parent)
-    if not files.root.is_dir(): raise CXRError(f'{files.root} is not a folder: correct --image_dir.')
+    if not files.root.is_dir():
+        raise CXRError(f'{files.root} is not a folder: correct --image_dir.')
     yield from _table_studies(rows, columns, files, rejects).values()
 
 # %% ../../nbs/sources/04_collections.ipynb #6f2e78f9
@@ -502,13 +533,15 @@ def _detected(path):
         hit = entry.detect(path)
         if hit: return entry.name, hit
 
+# %% ../../nbs/sources/04_collections.ipynb #f06ebd69
 def _detected_above(path):
     "(name, path) of the collection that a folder or file inside it belongs to, or None"
     above = path.parent
     while _INSIDE.fullmatch(above.name): above = above.parent
     hit = recognise(above) if above.is_dir() and above != path else None
-    return hit if hit and hit[0] != 'table' else None
+    if hit and hit[0] != 'table': return hit
 
+# %% ../../nbs/sources/04_collections.ipynb #b115e4d3
 def recognise(
     path, # Folder or file
 )->tuple: # (name of the source, path to read), or None
@@ -526,6 +559,7 @@ def _worth_taking(hit, folder):
     if not hit: return False
     return hit[0] != 'table' or locate(folder, *(f'*{suffix}' for suffix in PICTURES)) is not None
 
+# %% ../../nbs/sources/04_collections.ipynb #ce62d720
 def attached_sources()->list: # (name, path), collections first, tables with X-rays beside them last
     "Every collection attached on Kaggle, outputs of this project apart"
     from cxr_llava.core.kaggle import inputs
@@ -541,6 +575,7 @@ def _not_read():
     ours = (*_NOT_DATA, 'config.json', 'train.json')
     return [path.name for path in inputs() if path not in inputs('notebooks') and not locate(path, *ours)]
 
+# %% ../../nbs/sources/04_collections.ipynb #79d1eb67
 def _first_attached():
     "The collection to take when several or none are attached"
     hits = attached_sources()
@@ -548,7 +583,9 @@ def _first_attached():
         f'(choose another with --path: {", ".join(str(path) for _,path in hits[1:])})')
     if hits: return hits[0]
     odd = _not_read()
-    if odd: say(f'attached, but no collection known here: {", ".join(odd)}. Drawing phantoms instead; to read it give --path and --source.')
+    if odd:
+        say(f'attached, but no collection known here: '
+            f'{", ".join(odd)}. Drawing phantoms instead; to read it give --path and --source.')
     return 'phantom', None
 
 # %% ../../nbs/sources/04_collections.ipynb #1255573e
@@ -562,7 +599,9 @@ def find_source(
     if path.is_dir() and not any(path.iterdir()):
         raise CXRError(f'{path} is an empty folder: attach or unpack the data there, or leave --path out for phantoms.')
     hit = recognise(path)
-    if not hit: raise CXRError(f'{path} holds no reports known here (Open-i, MIMIC-CXR, Main*/p*/i*.jpg, or a CSV or JSONL table): '
+    if not hit:
+        raise CXRError(f'{path} holds no reports known here (Open-i, MIMIC-CXR, Main*/p*/i*.jpg, '
+            'or a CSV or JSONL table): '
         'say with --source and --path.')
     return hit
 
@@ -571,9 +610,11 @@ def entry_of(
     name:str, # As for `--source`
 )->Source: # Its entry
     "A source by name. Raises `CXRError` for an unknown one"
-    if name not in SOURCES: raise CXRError(f'`{name}` is not a source: use one of {", ".join(SOURCES)} or auto.')
+    if name not in SOURCES:
+        raise CXRError(f'`{name}` is not a source: use one of {", ".join(SOURCES)} or auto.')
     return SOURCES[name]
 
+# %% ../../nbs/sources/04_collections.ipynb #23146c05
 def open_source(
     name:str, # As for `--source`
     path, # Folder or file
@@ -603,6 +644,7 @@ def _compared(what, count, published):
     gap = f'{abs(published - count):,} {"fewer" if count < published else "more"}'
     return f'{told} (published {published:,}: {gap})'
 
+# %% ../../nbs/sources/04_collections.ipynb #e8d43890
 def compare_counts(
     name:str, # Of the source
     found:dict, # Name -> count

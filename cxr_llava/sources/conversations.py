@@ -45,7 +45,8 @@ def as_data_stage(
     open_to_change = [name for name in ('section', 'views') if name in chosen and name not in cfg._given]
     changes = {name: chosen[name] for name in open_to_change if chosen[name] != getattr(cfg, name)}
     told = ', '.join(f'{name}={value}' for name,value in changes.items())
-    if changes: say(f'prompts: as the data stage chose, {told} (set --section or --views to change)')
+    if changes:
+        say(f'prompts: as the data stage chose, {told} (set --section or --views to change)')
     return cfg.replaced(**changes)
 
 # %% ../../nbs/sources/06_conversations.ipynb #1c9de5c2
@@ -57,16 +58,18 @@ _SIDES = dict(left='On the left.', right='On the right.', bilateral='On both sid
 
 def _worded(kind, name, rng):
     "A question about a finding; the first wording without `rng`"
-    wording = rng.choice(ASK[kind]) if rng else ASK[kind][0]
+    wording = ASK[kind][0]
+    if rng: wording = rng.choice(ASK[kind])
     return wording.format(name)
 
+# %% ../../nbs/sources/06_conversations.ipynb #f0eac82e
 def _side(mentions):
     "Answer to where a finding is, when each sentence that asserts it names one side and nothing else; else None"
     answers = set()
     for mention in mentions:
         words = re.findall(r'[a-z]+', mention.sentence.lower())
         answers |= {_SIDES.get(word) for word in words if word in _SIDES} or {None}
-    return answers.pop() if len(answers) == 1 else None
+    if len(answers) == 1: return answers.pop()
 
 # %% ../../nbs/sources/06_conversations.ipynb #fdb977b5
 def _mentions_alone(name, mentions):
@@ -75,8 +78,10 @@ def _mentions_alone(name, mentions):
     own = [mention for mention in asserted if mention.observation == name]
     sentences = {mention.sentence for mention in own}
     others = [mention for mention in asserted if mention.observation != name and mention.sentence in sentences]
-    return [] if others else own
+    if others: return []
+    return own
 
+# %% ../../nbs/sources/06_conversations.ipynb #cfd048fa
 def report_questions(
     findings:str, # Section text or `None`
     impression:str, # The same
@@ -107,18 +112,21 @@ def followup_turns(
     drawn = rng.sample(questions, min(count, len(questions)))
     return [turn for question,answer in drawn for turn in _two_turns(question, answer)]
 
+# %% ../../nbs/sources/06_conversations.ipynb #fde3dbeb
 def _two_turns(question, answer): return [{'from': 'human', 'value': question}, {'from': 'gpt', 'value': answer}]
 
 # %% ../../nbs/sources/06_conversations.ipynb #3d3d0d2d
 def _text(row, name):
     "Text of a field or `None`"
     cell = row.get(name)
-    return cell.strip() or None if isinstance(cell, str) else None
+    if isinstance(cell, str): return cell.strip() or None
 
+# %% ../../nbs/sources/06_conversations.ipynb #0d6f83a5
 def _items(row, name):
     "A list of a row as texts"
     cell = row.get(name)
-    return [] if cell is None else [str(item) for item in cell]
+    if cell is None: return []
+    return [str(item) for item in cell]
 
 # %% ../../nbs/sources/06_conversations.ipynb #d73bf4d2
 MOST_IMAGES = 4 # X-rays of a study that a model is shown
@@ -140,7 +148,8 @@ def _cannot_answer(findings, impression, cfg):
     if cfg.task in texts and not texts[cfg.task]: return f'no {cfg.task} section for task {cfg.task}'
     why = missing_section(findings, impression, cfg.section)
     if why: return why
-    return f'{IMAGE} or {EOS} in the report' if re.search(f'{IMAGE}|{EOS}', f'{findings} {impression}') else ''
+    if re.search(f'{IMAGE}|{EOS}', f'{findings} {impression}'): return f'{IMAGE} or {EOS} in the report'
+    return ''
 
 # %% ../../nbs/sources/06_conversations.ipynb #9d681043
 def prior_sentences(
@@ -157,6 +166,7 @@ def _answer_texts(row, cfg, train):
     if train and cfg.drop_priors: texts = [drop_priors(text) or None for text in texts]
     return texts
 
+# %% ../../nbs/sources/06_conversations.ipynb #f344b78d
 def _question(row, cfg, images, train, rng):
     "What the model is asked"
     indication = _text(row, 'indication') if cfg.indication else None
@@ -177,8 +187,9 @@ def study_conversation(
     why = _cannot_answer(findings, impression, cfg)
     if why: return dict(reason=why)
     question = _question(row, cfg, images, train, rng)
-    answer = format_answer(findings if cfg.task != 'impression' else None, impression if cfg.task != 'findings' else None)
-    turns = _two_turns(question, answer)
+    wanted = dict(findings=findings, impression=impression)
+    if cfg.task in wanted: wanted = {cfg.task: wanted[cfg.task]}
+    turns = _two_turns(question, format_answer(**wanted))
     if train and cfg.followups: turns += followup_turns(findings, impression, cfg.followups, rng)
     return dict(id=str(row['study_id']), image=images[0] if len(images) == 1 else images, conversations=turns)
 
@@ -209,11 +220,13 @@ def _canonical(question):
     "The canonical report question with as many X-rays as `question` has"
     return f'{IMAGE}\n'*max(question.count(IMAGE), 1) + make_prompt()
 
+# %% ../../nbs/sources/06_conversations.ipynb #355e45a7
 def _first_text(answers, name):
     "The first text of a section in several parsed answers, or None"
     texts = [getattr(answer, name) for answer in answers]
     return next((text for text in texts if text), None)
 
+# %% ../../nbs/sources/06_conversations.ipynb #49c05895
 def merge_sections(
     turns:list, # (role, text) of one conversation
 )->list: # The same, with a report spread over several answers joined into the first
@@ -223,23 +236,30 @@ def merge_sections(
     spread = [at for at,answer in enumerate(parsed) if answer.findings or answer.impression]
     if not spread: return turns
     report = format_answer(**{name: _first_text(parsed, name) for name in ('findings', 'impression')})
-    asked = questions[0] if len(spread) == 1 else _canonical(questions[0])
+    asked = questions[0]
+    if len(spread) > 1: asked = _canonical(asked)
     rest = [(question, answer) for at,(question,answer) in enumerate(zip(questions, answers)) if at not in spread]
     if 0 not in spread: rest = [(question.replace(IMAGE, '').strip(), answer) for question,answer in rest]
     return [turn for question,answer in [(asked, report), *rest] for turn in (('user', question), ('assistant', answer))]
 
 # %% ../../nbs/sources/06_conversations.ipynb #23d91230
-def _whole_text(text): return text.encode('utf-8', 'ignore').decode().strip() if isinstance(text, str) else '' # without half characters
+def _whole_text(text):
+    "Text without half characters; '' when it is no text"
+    if not isinstance(text, str): return ''
+    return text.encode('utf-8', 'ignore').decode().strip()
 
+# %% ../../nbs/sources/06_conversations.ipynb #bcfebbd8
 def _turns_of(record):
     "(role, text) of each turn. Raises `CXRError` when they are not questions and answers by turns"
     turns = record.get('conversations')
     is_list = isinstance(turns, list) and turns and all(isinstance(turn, dict) for turn in turns)
     if not is_list: raise CXRError('no list of conversations')
     turns = [(role, _whole_text(text)) for role,text in map(_turn, turns)]
-    if len(turns) < 2 or [role for role,_ in turns] != ['user', 'assistant']*(len(turns)//2): raise CXRError('turns do not alternate human, gpt')
+    if len(turns) < 2 or [role for role,_ in turns] != ['user', 'assistant']*(len(turns)//2):
+        raise CXRError('turns do not alternate human, gpt')
     return turns
 
+# %% ../../nbs/sources/06_conversations.ipynb #74195795
 def _checked_turns(record, count):
     "Turns of a record with `count` X-rays in the form of this project. Raises `CXRError`"
     turns = _turns_of(record)
@@ -247,19 +267,22 @@ def _checked_turns(record, count):
     if not all(texts): raise CXRError('an empty turn')
     if any(IMAGE in text for text in texts[1:]): raise CXRError(f'{IMAGE} after the first question')
     if EOS in ''.join(texts): raise CXRError(f'{EOS} inside a turn')
-    question = texts[0] if IMAGE in texts[0] else f'{IMAGE}\n'*count + texts[0]
-    if question.count(IMAGE) != count: raise CXRError(f'{question.count(IMAGE)} {IMAGE} for {count} X-rays')
+    question = texts[0]
+    if IMAGE not in question: question = f'{IMAGE}\n'*count + question
+    if question.count(IMAGE) != count:
+        raise CXRError(f'{question.count(IMAGE)} {IMAGE} for {count} X-rays')
     return merge_sections([('user', question), *turns[1:]])
 
 # %% ../../nbs/sources/06_conversations.ipynb #67e9f8d6
 def _image_names(record):
     "Names of the X-rays of a record. Raises `CXRError`"
     names = record.get('image', record.get('images'))
-    names = [names] if isinstance(names, str) else names
+    if isinstance(names, str): names = [names]
     good = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
     if not good: raise CXRError('no image')
     return names
 
+# %% ../../nbs/sources/06_conversations.ipynb #4bcb91ea
 def check_record(
     record, # As read
     name:str, # Its id when it has none
@@ -281,6 +304,7 @@ def _first_images(records, count=20):
     named = [record['image'] for record in records[:count] if isinstance(record, dict) and record.get('image')]
     return [image if isinstance(image, str) else image[0] for image in named]
 
+# %% ../../nbs/sources/06_conversations.ipynb #bf25fb9f
 def image_root(
     records:list, # Records as read; the first ones are looked for
     near=None, # The JSON file they came from
@@ -304,11 +328,13 @@ def _is_absolute(image):
     path = image if isinstance(image, str) else str(image[0])
     return path.startswith('/') or re.match(r'[A-Za-z]:[\\/]', path) is not None
 
+# %% ../../nbs/sources/06_conversations.ipynb #f0898975
 def kaggle_inputs()->Path: # Folder, or `None` elsewhere
     "Where Kaggle mounts what is attached"
     top = kaggle_root()/'input'
-    return top if top.is_dir() else None
+    if top.is_dir(): return top
 
+# %% ../../nbs/sources/06_conversations.ipynb #a8d48bed
 def _locator(root, folder):
     "Function from a path as written to an absolute path as text, or `None`"
     files = Files(root) if root else None
@@ -317,7 +343,7 @@ def _locator(root, folder):
         here = path if is_foreign else str((Path(folder)/path).resolve())
         if os.path.isfile(here): return here
         hit = files.find_by_end(path) if files else None
-        return str(hit.resolve()) if hit else None
+        if hit: return str(hit.resolve())
     return locate
 
 # %% ../../nbs/sources/06_conversations.ipynb #a39d7533
@@ -328,9 +354,11 @@ def _read_records(path, rejects):
         records, bad = read_jsonl(path)
         for reject in bad: rejects.add(**reject)
     else: records = read_json(path)
-    if not isinstance(records, list): raise CXRError(f'{path} does not hold a list of conversations: it must start with `[`.')
+    if not isinstance(records, list):
+        raise CXRError(f'{path} does not hold a list of conversations: it must start with `[`.')
     return records
 
+# %% ../../nbs/sources/06_conversations.ipynb #f73c01b9
 def _has_relative_path(record):
     "Whether the X-ray of a record is named by a relative path"
     image = record.get('image') if isinstance(record, dict) else None
@@ -352,5 +380,7 @@ def read_conversations(
     for number,record in enumerate(records):
         try: good.append(check_record(record, f'{path.stem}-{number}', locate))
         except CXRError as e: rejects.add(f'{path.name}: record {number + 1}', e)
-    if not good: raise CXRError(f'{path} has no usable conversation ({rejects.summary()}): mend it, or name the folder of the X-rays.')
+    if not good:
+        raise CXRError(f'{path} has no usable conversation ({rejects.summary()}): '
+            'mend it, or name the folder of the X-rays.')
     return good

@@ -19,6 +19,7 @@ def _size(path):
     "Bytes of a file; 0 when it is not there"
     return path.stat().st_size if path.exists() else 0
 
+# %% ../../nbs/sources/02_fetch.ipynb #2a9d4e40
 def _promised(answer, part):
     "(offset the answer starts at, length of the whole file or None). Raises `_TryAgain`"
     length = answer.headers.get('Content-Length')
@@ -27,7 +28,7 @@ def _promised(answer, part):
     if span.split('-')[0] != str(_size(part)):
         part.unlink()
         raise _TryAgain('the server resumes at another place')
-    return _size(part), int(whole) if whole.isdigit() else None
+    if whole.isdigit(): return _size(part), int(whole)
 
 # %% ../../nbs/sources/02_fetch.ipynb #08bcfbb9
 def _bar(name, total=None, done=0):
@@ -55,12 +56,14 @@ def _append(url, part, timeout):
 # %% ../../nbs/sources/02_fetch.ipynb #3055ebd1
 def _busy(code): return code >= 500 or code in (408, 416, 429)
 
+# %% ../../nbs/sources/02_fetch.ipynb #e4ff26c6
 def _try_once(url, part, timeout):
     "One try. Raises `_TryAgain` when another may help, else `CXRError`"
     try: whole = _append(url, part, timeout)
     except urllib.error.HTTPError as e:
         why = f'the server answers {e.code}'
-        if not _busy(e.code): raise CXRError(f'{url} cannot be fetched: {why}; check the address.') from None
+        if not _busy(e.code):
+            raise CXRError(f'{url} cannot be fetched: {why}; check the address.') from None
         if e.code == 416: part.unlink(missing_ok=True) # more is there than the server has
         raise _TryAgain(why) from None
     except (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError) as e:
@@ -111,12 +114,14 @@ def _zip_members(archive):
         for member in file.infolist():
             if not member.is_dir(): yield member.filename, member.file_size, partial(file.open, member)
 
+# %% ../../nbs/sources/02_fetch.ipynb #e207fabd
 def _tar_members(archive):
     "(name, size, opener) of every file in a tar archive. Raises `CXRError` at a link or device"
     with tarfile.open(archive, 'r|*') as file:
         for member in file:
             if member.isdir(): continue
-            if not member.isfile(): raise CXRError(f'{archive} holds a link or device ({member.name[:60]}) {_NOT_SAFE}')
+            if not member.isfile():
+                raise CXRError(f'{archive} holds a link or device ({member.name[:60]}) {_NOT_SAFE}')
             yield member.name, member.size, partial(file.extractfile, member)
 
 # %% ../../nbs/sources/02_fetch.ipynb #b10080d6
@@ -124,7 +129,8 @@ def _inside(archive, name):
     "Path of a member below the folder. Raises `CXRError` when it would lie outside"
     path = PurePosixPath(name.replace('\\', '/'))
     outside = path.is_absolute() or '..' in path.parts or ':' in path.parts[0]
-    if outside or '\0' in name: raise CXRError(f'{archive} holds a path that leads out of its folder ({name[:60]}) {_NOT_SAFE}')
+    if outside or '\0' in name:
+        raise CXRError(f'{archive} holds a path that leads out of its folder ({name[:60]}) {_NOT_SAFE}')
     return Path(*path.parts)
 
 # %% ../../nbs/sources/02_fetch.ipynb #92c9f089
@@ -137,6 +143,7 @@ def _put(opened, to):
     with opened, open(part, 'wb') as file: shutil.copyfileobj(opened, file, 1 << 20)
     os.replace(part, to)
 
+# %% ../../nbs/sources/02_fetch.ipynb #ae8dca41
 def _unpack_all(archive, folder, bar):
     "Copy every member that is not there yet. Raises `CXRError` when the archive is dangerous"
     total = 0
@@ -144,7 +151,8 @@ def _unpack_all(archive, folder, bar):
     for name,size,opener in members(archive):
         to = folder/_inside(archive, name)
         total += size
-        if total > LARGEST: raise CXRError(f'{archive} unpacks to more than {LARGEST//10**9} GB: it is not what it should be.')
+        if total > LARGEST:
+            raise CXRError(f'{archive} unpacks to more than {LARGEST//10**9} GB: it is not what it should be.')
         there = to.is_file() and to.stat().st_size == size
         if not there: _put(opener(), to)
         bar.update(size)

@@ -29,6 +29,7 @@ class Files:
         if self._paths is None: self._paths = _walk(self.root)
         return self._paths
 
+# %% ../../nbs/sources/01b_lookup.ipynb #a72748ae
 def _walk(root):
     "File name -> paths, for all files below a folder"
     res, been, top = {}, set(), os.path.realpath(root)
@@ -51,6 +52,7 @@ def _alike(self:Files, name):
     found = [self.paths().get(one, []) for one in names]
     return found[0] or [path for paths in found[1:] for path in paths]
 
+# %% ../../nbs/sources/01b_lookup.ipynb #bb9cc44c
 def _ends_with(path, name):
     "Whether a path ends with `name`, which may lack its suffix"
     return _same_spelling(path).endswith((f'/{name}', f'/{name}{path.suffix}'))
@@ -81,13 +83,15 @@ def _common_end(path, parts):
     pairs = zip(own, parts[::-1])
     return next((count for count,(ours,theirs) in enumerate(pairs) if ours != theirs), min(len(own), len(parts)))
 
+# %% ../../nbs/sources/01b_lookup.ipynb #624893bc
 @patch
 def find_by_end(self:Files,
     path, # Foreign path with `/` or `\`
 )->Path: # File below the folder, or None
     "The file whose path ends most like `path`"
     parts = [part for part in str(path).replace('\\', '/').split('/') if part]
-    hits = self.paths().get(_same_spelling(parts[-1]), []) if parts else []
+    if not parts: return None
+    hits = self.paths().get(_same_spelling(parts[-1]))
     if not hits: return None
     lengths = [_common_end(hit, parts) for hit in hits]
     if lengths.count(max(lengths)) > 1: return None

@@ -18,10 +18,12 @@ def _open(path, columns, need):
     file = pq.ParquetFile(path)
     there = file.schema_arrow.names
     absent = sorted(set(need) - set(there))
-    if absent: raise CXRError(f'{path} cannot be read as a manifest (no column {", ".join(absent)}): '
+    if absent:
+        raise CXRError(f'{path} cannot be read as a manifest (no column {", ".join(absent)}): '
         'it is no manifest of this project; run `cxr_data` again.')
     return file, there if columns is None else [name for name in there if name in columns]
 
+# %% ../../nbs/sources/01d_manifest.ipynb #509542c0
 def _unreadable(path, error):
     "The sentence for a file that is damaged or something else"
     return CXRError(f'{path} cannot be read as a manifest ({type(error).__name__}): run `cxr_data` again.')

@@ -25,6 +25,7 @@ class Tree:
     bases:list # Folders that hold `files/p10/...`
     archive:Path = None # `mimic-cxr-reports.zip`, when it is there
 
+# %% ../../nbs/sources/03_mimic.ipynb #d46b5859
 def find_tree(
     folder, # Holds `files`, up to four levels down
 )->Tree: # Without bases when there is no tree
@@ -36,19 +37,21 @@ def find_tree(
 @lru_cache
 def _open_archive(path): return zipfile.ZipFile(path)
 
+# %% ../../nbs/sources/03_mimic.ipynb #18facd2d
 def _unzipped(archive, name):
     "Bytes of a report in the archive, or None"
     for member in (name, f'mimic-cxr-reports/{name}'):
         try: return _open_archive(archive).read(member)
         except (KeyError, zipfile.BadZipFile, zlib.error, EOFError): pass
 
+# %% ../../nbs/sources/03_mimic.ipynb #edf98093
 def _report_of(tree, name):
     "Bytes of a report, or None"
     for base in tree.bases:
         try:
             with open(f'{base}/{name}', 'rb') as file: return file.read()
         except OSError: pass
-    return _unzipped(tree.archive, name) if tree.archive else None
+    if tree.archive: return _unzipped(tree.archive, name)
 
 # %% ../../nbs/sources/03_mimic.ipynb #7a908ad2
 def _xray_path(tree, stem):
@@ -58,6 +61,7 @@ def _xray_path(tree, stem):
             path = f'{base}/{stem}{suffix}'
             if os.path.isfile(path): return path
 
+# %% ../../nbs/sources/03_mimic.ipynb #ffa05fe1
 def _xray_paths(tree, stems, views):
     "(path, view) of the X-rays of a study, frontal first, and why others are not among them"
     paths = [_xray_path(tree, stem) for stem in stems]
@@ -81,7 +85,8 @@ def _table_rows(folder, kind, need, rejects):
 def _view_of_row(row):
     "View of an X-ray: its position, else the words of its view code"
     view = view_of(row.get('ViewPosition'))
-    return view_of(row.get('ViewCodeSequence_CodeMeaning')) if view == 'unknown' else view
+    if view != 'unknown': return view
+    return view_of(row.get('ViewCodeSequence_CodeMeaning'))
 
 # %% ../../nbs/sources/03_mimic.ipynb #0c48e4f1
 _IDS = ('dicom_id', 'subject_id', 'study_id')
@@ -101,6 +106,7 @@ def _labels_of_row(row):
     "Labels other than blank. Raises `ValueError` or `OverflowError` when one is not a number"
     return {sys.intern(name): int(float(cell)) for name,cell in row.items() if cell and not name.endswith('_id')}
 
+# %% ../../nbs/sources/03_mimic.ipynb #a5d7eb01
 def _official_labels(folder, rejects):
     "Name of the labeller, and study number -> labels"
     for kind in ('chexpert', 'negbio'):
@@ -123,6 +129,7 @@ def _listed_xrays(folder, kind, rejects):
         else: xrays[row['dicom_id']] = _view_of_row(row)
     return studies
 
+# %% ../../nbs/sources/03_mimic.ipynb #19025183
 def _xrays_in_tree(tree):
     "(patient, study) -> X-ray -> view, from the names of files"
     studies = {}
@@ -140,6 +147,7 @@ class _Job(NamedTuple):
     split:str # '' where the tables do not say, None where they contradict themselves
     labels:dict # Labeller -> labels
 
+# %% ../../nbs/sources/03_mimic.ipynb #0a643779
 class _Refused(NamedTuple):
     "A study that cannot be used"
     study:str # Number
@@ -158,7 +166,8 @@ def _read_study(tree, job):
     if data is None: return refused('report file missing or damaged')
     study = from_report(f's{job.study}', f'p{job.patient}', 'mimic', pairs, decoded(data), job.split,
         **job.labels, **left_out(lost))
-    return refused(NO_TEXT) if no_text(study) else study
+    if no_text(study): return refused(NO_TEXT)
+    return study
 
 # %% ../../nbs/sources/03_mimic.ipynb #d8f5f004
 def _mimic_xrays(folder, tree, rejects):
@@ -167,6 +176,7 @@ def _mimic_xrays(folder, tree, rejects):
     listed = _listed_xrays(folder, 'metadata', rejects) or _listed_xrays(folder, 'split', rejects)
     return sorted((listed or _xrays_in_tree(tree)).items())
 
+# %% ../../nbs/sources/03_mimic.ipynb #b5a7fb95
 def _mimic_jobs(folder, xrays, rejects):
     "One job per study"
     splits = _official_splits(folder, rejects)
@@ -184,9 +194,12 @@ def iter_mimic(
 ): # Iterator of `Study`
     "Studies of an official MIMIC-CXR-JPG tree. Raises `CXRError` when there is none"
     tree = find_tree(folder)
-    if tree.archive and not zipfile.is_zipfile(tree.archive): raise CXRError(f'{tree.archive} is cut off or damaged: fetch it again.')
+    if tree.archive and not zipfile.is_zipfile(tree.archive):
+        raise CXRError(f'{tree.archive} is cut off or damaged: fetch it again.')
     xrays = _mimic_xrays(folder, tree, rejects)
-    if not xrays: raise CXRError(f'{folder} is not a MIMIC-CXR-JPG tree: it must hold `files/p10/...` and the mimic-cxr-*.csv.gz tables.')
+    if not xrays:
+        raise CXRError(f'{folder} is not a MIMIC-CXR-JPG tree: '
+            'it must hold `files/p10/...` and the mimic-cxr-*.csv.gz tables.')
     found = {} if found is None else found
     found['patients'] = len({patient for (patient,_),_ in xrays})
     found |= dict(reports=len(xrays), xrays=sum(len(views) for _,views in xrays))
@@ -212,7 +225,7 @@ class Mimic(Source):
         if path.is_file(): return folder_of(path, 'mimic-cxr-*.csv', 'mimic-cxr-*.csv.gz')
         table = locate(path, 'mimic-cxr-*-metadata.csv*', 'mimic-cxr-*-split.csv*')
         tree = next(path.glob('files/p1?'), None) or next(path.glob('*/files/p1?'), None)
-        return path if table or tree else None
+        if table or tree: return path
 
     def read(self, path, rejects, found, workers=1, **_): return iter_mimic(path, rejects, workers, found)
 
@@ -226,6 +239,7 @@ def _mirror_views(row):
     columns = dict(AP='ap', PA='pa', Lateral='lateral')
     return {xray: view for column,view in columns.items() for xray in literal(row.get(column)) or ()}
 
+# %% ../../nbs/sources/03_mimic.ipynb #4b61314a
 def _mirror_studies(row):
     "[(study, X-ray without suffix -> view, report)] of a patient's row. Raises `ValueError` with the reason why not"
     images, texts, views = literal(row['image']), literal(row['text']), _mirror_views(row)
@@ -233,7 +247,8 @@ def _mirror_studies(row):
     studies = {}
     for image in images:
         match = _STUDY.search(str(image))
-        if not match or '..' in PurePosixPath(str(image)).parts: raise ValueError(f'no study in the path {str(image)[:60]}')
+        if not match or '..' in PurePosixPath(str(image)).parts:
+            raise ValueError(f'no study in the path {str(image)[:60]}')
         stem = str(image).rsplit('.', 1)[0].lstrip('/')
         studies.setdefault(match[1], []).append((stem, views.get(image, 'unknown')))
     if len(studies) != len(texts):
@@ -272,7 +287,8 @@ def iter_mimic_csv(
 ): # Iterator of `Study`
     "Studies of the mirror with one CSV row per patient. Raises `CXRError` when there is no such table"
     tables, tree, seen = locate_all(folder, 'mimic_cxr_aug_*.csv*'), find_tree(folder), set()
-    if not tables or not tree.bases: raise CXRError(f'{folder} holds no mimic_cxr_aug_train.csv with its files/p10/...: '
+    if not tables or not tree.bases:
+        raise CXRError(f'{folder} holds no mimic_cxr_aug_train.csv with its files/p10/...: '
         'attach `simhadrisadaram/mimic-cxr-dataset` or give its folder with --path.')
     found = {} if found is None else found
     found.update(patients=0, xrays=0)

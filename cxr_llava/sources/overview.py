@@ -31,11 +31,13 @@ def _asserted(text):
     from cxr_llava.report.labels import label_report
     return [name for name,label in label_report(text).items() if label == 1]
 
+# %% ../../nbs/sources/08_overview.ipynb #5f5e23e3
 def _own_labels(flags, labeller):
     "Observations that the labels of the collection assert"
     if labeller == 'MeSH': return {term.split('/')[0].strip() for term in flags.get('MeSH', '').split(';')}
     return [name for name,label in flags.get(labeller, {}).items() if label == 1]
 
+# %% ../../nbs/sources/08_overview.ipynb #63fe2eff
 def class_counts(
     df:pd.DataFrame, # Manifest
     texts:list, # From `texts_of`
@@ -58,6 +60,7 @@ def _split_counts(df, patients):
         counts[split] = dict(studies=len(own), patients=len(set(own)))
     return counts
 
+# %% ../../nbs/sources/08_overview.ipynb #39b8e3a1
 def _section_counts(df):
     "How many studies have which section"
     has = {name: np.array([isinstance(text, str) and text != '' for text in df[name]]) for name in ('findings', 'impression', 'indication')}
@@ -75,6 +78,7 @@ def _tally(flags, name):
     "Value -> how often it stands in a list among the flags"
     return dict(sorted(Counter(value for flag in flags for value in flag.get(name, ())).items()))
 
+# %% ../../nbs/sources/08_overview.ipynb #81250b6e
 def _word_counts(words):
     "Shortest, median, long and longest"
     numbers = min(words), np.median(words), np.percentile(words, 95), max(words)
@@ -102,12 +106,14 @@ def _sample(df, count):
     keys = [hashlib.sha256(f'page:{name}'.encode()).hexdigest() for name in df.study_id]
     return sorted(range(len(df)), key=keys.__getitem__)[:count]
 
+# %% ../../nbs/sources/08_overview.ipynb #1827297c
 def _thumbnail(axes, row, root):
     "One sample X-ray with its number and split"
     try: axes.imshow(prepare_xray(read_xray(Path(root)/row.images[0])), cmap='gray', vmin=0, vmax=255)
     except ImageError: axes.text(.5, .5, 'cannot be read', ha='center')
     axes.set_title(f'{str(row.study_id)[:18]}, {row.split}', fontsize=8)
 
+# %% ../../nbs/sources/08_overview.ipynb #7a6a5ed6
 def _length_histogram(axes, df):
     "How long the reports of each split are"
     words = np.array([len(text.split()) for text in texts_of(df)])
@@ -118,6 +124,7 @@ def _length_histogram(axes, df):
     axes.set(xlabel='words in findings and impression', ylabel='share of studies')
     axes.legend()
 
+# %% ../../nbs/sources/08_overview.ipynb #b63dc49c
 def _class_bars(axes, counts, studies):
     "The commonest observations as bars, in percent of studies"
     top = list(counts.items())[:10][::-1]

@@ -69,16 +69,20 @@ class DataConfig(Config):
 def _fetched(name, path):
     "Name and folder of a source after fetching it; Open-i when none is named"
     from cxr_llava.core.kaggle import on_kaggle, scratch
-    name = 'openi_xml' if name == 'auto' else name
+    if name == 'auto': name = 'openi_xml'
     place = scratch() if on_kaggle() else Path('runs')
     return name, fetch_source(name, path or place/f'fetched_{name}')
 
+# %% ../../nbs/sources/07_prepare.ipynb #36f4151e
 def _attached(name):
     "Path of the attached source of a given kind. Raises `CXRError`"
     paths = [path for kind,path in attached_sources() if kind == name]
-    if not paths: raise CXRError(f'No {name} data is attached: give its folder or file with --path, or see what --fetch can do.')
+    if not paths:
+        raise CXRError(f'No {name} data is attached: '
+            'give its folder or file with --path, or see what --fetch can do.')
     return paths[0]
 
+# %% ../../nbs/sources/07_prepare.ipynb #61a13822
 def _drawn(cfg, run):
     "Folder of phantoms, drawn if they are not there"
     from cxr_llava.xray.phantom import make_phantom
@@ -91,8 +95,10 @@ def _named_place(name, path):
     "Path of a source that is named; a file of it stands for its folder"
     if not path: return _attached(name)
     path = Path(path)
-    return entry_of(name).detect(path) or path if path.is_file() else path
+    if path.is_file(): path = entry_of(name).detect(path) or path
+    return path
 
+# %% ../../nbs/sources/07_prepare.ipynb #69de1026
 def place_of(
     cfg:DataConfig, # Settings
     run, # Run folder
@@ -128,6 +134,7 @@ class Opened:
     home:Path # Folder of its X-rays; the run folder once they are prepared
     found:dict = field(default_factory=dict) # Counts, filled while studies are read
 
+# %% ../../nbs/sources/07_prepare.ipynb #56aad3b0
 def open_studies(
     cfg:DataConfig, # Settings
     run, # Run folder
@@ -150,6 +157,7 @@ def natural_key(name): # For sorting: `s2` comes before `s10`
     pieces = re.split(r'(\d+)', name)
     return [(len(piece), piece) if piece.isdigit() else (0, piece) for piece in pieces]
 
+# %% ../../nbs/sources/07_prepare.ipynb #5bee5f25
 def draw_key(seed, name): # For sorting in a random order
     "Key that depends on the seed and the name only"
     return hashlib.sha256(f'{seed}:{name}'.encode()).hexdigest()
@@ -161,8 +169,10 @@ def _unsound(study, cfg, seen):
     if why: return why
     if not choose_views(study.views, cfg.views):
         return '; '.join(['no frontal X-ray (lateral only)', *study.flags.get('xrays_left_out', [])])
-    return 'duplicate id' if study.study_id in seen else ''
+    if study.study_id in seen: return 'duplicate id'
+    return ''
 
+# %% ../../nbs/sources/07_prepare.ipynb #627bcd62
 def sound_studies(
     opened:Opened, # From `open_studies`
     rejects:Rejects, # Gets the others
@@ -173,8 +183,10 @@ def sound_studies(
         why = _unsound(study, cfg, good)
         if why: rejects.add(study.study_id, why, patient=study.patient_id)
         else: good[study.study_id] = study
-    names = sorted(good, key=lambda name: draw_key(cfg.seed, name))[:cfg.n] if 0 < cfg.n < len(good) else good
-    if opened.found and opened.name != 'phantom': say(f'found: {compare_counts(opened.name, opened.found)}')
+    names = list(good)
+    if cfg.n: names = sorted(names, key=lambda name: draw_key(cfg.seed, name))[:cfg.n]
+    if opened.found and opened.name != 'phantom':
+        say(f'found: {compare_counts(opened.name, opened.found)}')
     return [good[name] for name in sorted(names, key=natural_key)]
 
 # %% ../../nbs/sources/07_prepare.ipynb #af586a8b
@@ -183,8 +195,10 @@ def safe_name(
 )->str: # For a folder
     "A file name that cannot leave its folder or clash with another"
     plain = re.sub(r'[^A-Za-z0-9_-]', '_', name)[:60]
-    return plain if plain and plain == name else f'{plain}-{hash_json(name)[:8]}'
+    if plain and plain == name: return plain
+    return f'{plain}-{hash_json(name)[:8]}'
 
+# %% ../../nbs/sources/07_prepare.ipynb #2e3bc73b
 def _small_path(study, at): return f'{safe_name(study.study_id)}/{at + 1}.jpg'
 
 # %% ../../nbs/sources/07_prepare.ipynb #b969a42f
@@ -212,6 +226,7 @@ def _is_unfit(wanted, facts):
     unlabelled = wanted.study.views[wanted.candidates[0]] == 'unknown'
     return looks_lateral and unlabelled and len(wanted.candidates) > 1
 
+# %% ../../nbs/sources/07_prepare.ipynb #f4445c78
 def _passed_over(wanted, facts):
     "Take the first candidate off the list, and keep it in reserve when it can be read"
     at = wanted.candidates.pop(0)
@@ -237,6 +252,7 @@ class Kept:
     used:list # Positions of X-rays
     facts:list # For each: `out` (its path), and where it was read its fingerprints and notes
 
+# %% ../../nbs/sources/07_prepare.ipynb #aa04867e
 def prepare_studies(
     studies:list, # Sound ones
     cfg:DataConfig, # Settings
@@ -275,8 +291,10 @@ def left_there(
 def _flags(one):
     "Flags of the source, and notes of the X-ray reader"
     notes = sorted({note for facts in one.facts for note in facts.get('notes', ())})
-    return one.study.flags | (dict(xray_notes=notes) if notes else {})
+    if not notes: return one.study.flags
+    return one.study.flags | dict(xray_notes=notes)
 
+# %% ../../nbs/sources/07_prepare.ipynb #2313ce99
 def manifest_frame(
     kept, # `Kept` studies
     top:str='images/', # Where their paths start from
@@ -329,8 +347,9 @@ _LEARNED = ['indication', 'findings', 'impression', 'split', 'images', 'views'] 
 def _comparable(cell):
     "A cell in a form that can be compared"
     if isinstance(cell, (list, np.ndarray)): return tuple(cell)
-    return cell if isinstance(cell, str) else None
+    if isinstance(cell, str): return cell
 
+# %% ../../nbs/sources/07_prepare.ipynb #0c4a6348
 def by_study(
     df, # Manifest
 )->dict: # Study -> what conversations are made of
@@ -338,6 +357,7 @@ def by_study(
     rows = df[['study_id', *_LEARNED]].itertuples(index=False, name=None)
     return {name: tuple(map(_comparable, cells)) for name,*cells in rows}
 
+# %% ../../nbs/sources/07_prepare.ipynb #5ee2ed01
 def earlier_studies(
     run, # Run folder
 )->dict: # As `by_study` gives them; empty when there are none
@@ -357,6 +377,7 @@ def set_aside(
     for path in files: os.replace(path, run/'set_aside'/f'{path.stem}-{sha256(path)[:12]}.json')
     say(f'the studies have changed: {", ".join(path.name for path in files)} moved to {run/"set_aside"}; run `cxr_prompts` again')
 
+# %% ../../nbs/sources/07_prepare.ipynb #e979c12d
 def set_aside_if_reworded(
     studies:list, # About to be written
     run, # Run folder
@@ -403,7 +424,9 @@ def write_audit(
     settings = {name: value for name,value in cfg.to_dict().items() if name in _TOLD}
     summary = dict(written=not refused, source=opened.name, found=opened.found, split=how, settings=settings, stats=stats, rejected=len(rejects))
     write_json(run/'audit.json', summary | audit)
-    if refused: raise CXRError(f'The split leaks ({audit["leaks"]} ties cross it) and was not written: see {run}/audit.json; '
+    if refused:
+        raise CXRError(f'The split leaks ({audit["leaks"]} ties cross it) and was not written: '
+            f'see {run}/audit.json; '
         'add --resplit for a split of our own, or --allow-leaks.')
     return stats
 
@@ -418,12 +441,16 @@ def warn(
     largest = int(df['group'].value_counts().max())
     empty = ', '.join(split for split,counts in stats['splits'].items() if not counts['studies'])
     lost = stats['xrays_left_out']
-    if largest > max(10, .1*len(df)): say(f'  note: one group of tied studies has {largest} of {len(df)}; the shares of the split may be off')
-    if empty and how == 'official': say(f'  note: the official split has no study in {empty}; --resplit makes one that does')
+    if largest > max(10, .1*len(df)):
+        say(f'  note: one group of tied studies has {largest} of {len(df)}; the shares of the split may be off')
+    if empty and how == 'official':
+        say(f'  note: the official split has no study in {empty}; --resplit makes one that does')
     elif empty: say(f'  note: no study in {empty}; three patients are needed to fill all three')
     if lost: say(f'  note: {lost} further X-rays of these studies are missing or cannot be read; '
         'each is named under `xrays_left_out` in the flags of its study')
-    if not opened.cfg.prepare: say(f'  note: X-rays were not read; give later stages --image_root {opened.home}, or run again without --no-prepare')
+    if not opened.cfg.prepare:
+        say(f'  note: X-rays were not read; give later stages --image_root {opened.home}, '
+            'or run again without --no-prepare')
 
 # %% ../../nbs/sources/07_prepare.ipynb #70d43cb3
 def write_dataset(

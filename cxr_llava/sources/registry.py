@@ -84,9 +84,9 @@ def folder_of(
     *names, # Names of the table; `*` allowed
 ): # Path or None
     "The folder of a table: `path` is the table or holds it"
-    if not path.is_file(): table = locate(path, *names)
-    else: table = path if any(PurePosixPath(path.name.lower()).match(name) for name in names) else None
-    return table.parent if table else None
+    table = locate(path, *names)
+    if path.is_file() and any(PurePosixPath(path.name.lower()).match(name) for name in names): table = path
+    if table: return table.parent
 
 # %% ../../nbs/sources/01c_registry.ipynb #e12cf20b
 def sources()->dict: # Name -> entry
@@ -112,7 +112,8 @@ def licence_of(
     "The licence of a source"
     kinds = sources()
     same = [kind for kind in kinds if kind == name or kind.startswith(f'{name}_')]
-    return kinds[same[0]].licence if same and name else OWN_DATA
+    if not same or not name: return OWN_DATA
+    return kinds[same[0]].licence
 
 # %% ../../nbs/sources/01c_registry.ipynb #b703a2d6
 def is_restricted(

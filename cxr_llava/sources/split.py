@@ -34,7 +34,8 @@ def shrink(
     is_large = box and 2*(box[2] - box[0]) > im.width and 2*(box[3] - box[1]) > im.height
     if is_large: im = im.crop(box)
     small = np.asarray(im.resize((SIDE, SIDE), Image.LANCZOS))
-    return np.ascontiguousarray(small[:, ::-1]) if mirror else small
+    if mirror: small = np.ascontiguousarray(small[:, ::-1])
+    return small
 
 # %% ../../nbs/sources/05_split.ipynb #a3e4e518
 def detail(
@@ -46,6 +47,7 @@ def detail(
     rest -= rest.mean()
     return rest/(np.linalg.norm(rest) + 1e-6)
 
+# %% ../../nbs/sources/05_split.ipynb #737e5a62
 def likeness(
     one:np.ndarray, # Shape (64,64), from `detail`
     others:np.ndarray, # The same, or several, shape (k,64,64)
@@ -76,12 +78,14 @@ def _window_sums(pictures, side, starts):
     low, high = table[..., starts, :], table[..., ends, :]
     return high[..., ends] - low[..., ends] - high[..., starts] + low[..., starts]
 
+# %% ../../nbs/sources/05_split.ipynb #80b977e0
 def _window_lengths(pictures, side, starts):
     "Lengths of windows as vectors, their mean taken off"
     squares = _window_sums(pictures*pictures, side, starts)
     means = _window_sums(pictures, side, starts)**2/side**2
     return np.sqrt(np.maximum(squares - means, 1e-12))
 
+# %% ../../nbs/sources/05_split.ipynb #f11a01b4
 def _middles(details):
     "The middle of each picture, mean 0 and length 1, with a border of zeros"
     middle = details[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
@@ -117,6 +121,7 @@ def _count_bits(numbers):
     if hasattr(np, 'bitwise_count'): return np.bitwise_count(numbers)
     return np.unpackbits(numbers[..., None].view(np.uint8), axis=-1).sum(-1)
 
+# %% ../../nbs/sources/05_split.ipynb #231fad5d
 def _same_piece(left, right, shift, mask):
     "Groups of (positions in left, positions in right) that agree in one piece of the hash"
     pieces, others = (left >> shift) & mask, (right >> shift) & mask
@@ -153,16 +158,17 @@ def patients_of(
     df:pd.DataFrame, # Manifest
 )->list: # One name per study
     "Patient of each study; the study itself where that is not known"
-    patients = df['patient_id'] if 'patient_id' in df else [''] * len(df)
+    patients = df.get('patient_id', [''] * len(df))
     return [patient if isinstance(patient, str) and patient else f'study {study}'
         for patient,study in zip(patients, df['study_id'])]
 
 # %% ../../nbs/sources/05_split.ipynb #17c4bcf7
 def _plain_view(view): return view if view in ('lateral', 'unknown') else 'frontal'
 
+# %% ../../nbs/sources/05_split.ipynb #8de39805
 def _xray_table(df):
     "One row per X-ray: study position, key of its patient, path, kind of view, fingerprints"
-    views = df['views'] if 'views' in df else [['unknown']*len(paths) for paths in df['images']]
+    views = df.get('views', [['unknown']*len(paths) for paths in df['images']])
     lengths = [len(paths) for paths in df['images']]
     table = dict(study=np.repeat(np.arange(len(df)), lengths), who=np.repeat(np.array(patients_of(df), dtype=object), lengths),
         path=[str(path) for paths in df['images'] for path in paths],
@@ -195,6 +201,7 @@ def _limits(view, others):
         return next(name for name in ('frontal', 'unknown', 'lateral') if name in pair)
     return np.array([NEAR[kind(other)] for other in others])
 
+# %% ../../nbs/sources/05_split.ipynb #b04b5400
 def _same_to_the_eye(pictures, at, others, mirror, limits, try_fit):
     "Which of some X-rays are the same as one, shape (k,)"
     details = np.stack([pictures.detail(other, mirror) for other in others])
@@ -231,6 +238,7 @@ def _equal_pairs(table, column):
         if start != study: pairs.append((start, study))
     return pairs
 
+# %% ../../nbs/sources/05_split.ipynb #a64eb2b1
 def _mirrored_pairs(table):
     "(study, study) where an X-ray is the mirror image of the first of its kind"
     first = {}
@@ -244,6 +252,7 @@ def _prints_of(root, name):
     try: return fingerprint(read_xray(Path(root)/name).image)
     except ImageError: return dict.fromkeys(PRINTS, sha256(f'unreadable:{name}'.encode())[:16])
 
+# %% ../../nbs/sources/05_split.ipynb #6adc81a7
 def add_fingerprints(
     df:pd.DataFrame, # Manifest with `images`
     root='.', # Folder they are relative to
@@ -267,8 +276,9 @@ def _text_key(findings, impression):
     "Hash of a long text; None for a short one"
     texts = [text if isinstance(text, str) else '' for text in (findings, impression)]
     words = _words(' '.join(texts))
-    return hashlib.sha256(b' '.join(words)).digest() if len(words) > LONG_TEXT else None
+    if len(words) > LONG_TEXT: return hashlib.sha256(b' '.join(words)).digest()
 
+# %% ../../nbs/sources/05_split.ipynb #0ae9062f
 def text_groups(
     df:pd.DataFrame, # Manifest
 )->tuple: # (rare, templates): lists of lists of study positions with the same long text
@@ -290,11 +300,13 @@ def _chained(keys):
         if key and start != at: pairs.append((start, at))
     return pairs
 
+# %% ../../nbs/sources/05_split.ipynb #dc67668e
 def _texts_in(df, column):
     "Cells of a column as text; none without the column"
     if column not in df: return []
     return [cell if isinstance(cell, str) else '' for cell in df[column]]
 
+# %% ../../nbs/sources/05_split.ipynb #0ecacc64
 def find_ties(
     df:pd.DataFrame, # Manifest
     root='.', # Folder that `images` is relative to
@@ -311,8 +323,9 @@ def find_ties(
 # %% ../../nbs/sources/05_split.ipynb #3bfbd945
 def _flag_groups(df):
     "Group that the source names for each study, or None"
-    return [flags.get('group') for flags in df['flags']] if 'flags' in df else []
+    return [flags.get('group') for flags in df.get('flags', [])]
 
+# %% ../../nbs/sources/05_split.ipynb #54feb9c2
 def group_studies(
     df:pd.DataFrame, # Manifest
     ties:dict, # From `find_ties`
@@ -342,13 +355,15 @@ def _filled(names, sizes, want):
         got += sizes[name]
     return taken
 
+# %% ../../nbs/sources/05_split.ipynb #5cc033c0
 def split_patients(
     df:pd.DataFrame, # Manifest; column `group`, else `patient_id`, else `study_id` holds together
     seed:int=0, # Another seed, another split
     ratios:tuple=SHARES, # Shares of train, val and test; sum 1
 )->pd.Series: # 'train', 'val' or 'test' of each study
     "Split by patient, independent of order and machine; all three are filled when there are three groups"
-    if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6: raise CXRError(f'The shares of train, val and test must add up to 1, not {ratios}.')
+    if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6:
+        raise CXRError(f'The shares of train, val and test must add up to 1, not {ratios}.')
     keys = df['group'].astype(str) if 'group' in df else pd.Series(patients_of(df), index=df.index)
     sizes, split = keys.value_counts().to_dict(), {}
     order = sorted(sizes, key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode()).hexdigest())
@@ -395,6 +410,7 @@ def _identity(df):
     return (f'not proven: {unknown} of {len(df)} studies have no patient number, so one patient may be in two splits; '
         'studies, X-rays and reports were compared instead')
 
+# %% ../../nbs/sources/05_split.ipynb #e06bc058
 def _notes(df):
     "What a reader should know about the comparison"
     templates, notes = text_groups(df)[1], []
@@ -410,7 +426,9 @@ def audit_splits(
 )->dict: # `leaks` (how many), `table` (one row per kind), `identity`, `notes`
     "Look for whatever two splits share. Raises `CXRError` when a column is absent that it cannot do without"
     lacks = [column for column in ('study_id', 'split', 'findings', 'impression') if column not in df]
-    if lacks: raise CXRError(f'The manifest has no column {", ".join(lacks)}: the audit needs study_id, split, findings and impression.')
+    if lacks:
+        raise CXRError(f'The manifest has no column {", ".join(lacks)}: '
+            'the audit needs study_id, split, findings and impression.')
     df = df.reset_index(drop=True)
     if ties is None:
         if 'image_sha' not in df and 'images' in df: df = add_fingerprints(df, root)

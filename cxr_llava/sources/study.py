@@ -125,7 +125,8 @@ def left_out(
     reasons:list, # Why X-rays of the study are missing
 )->dict: # For the flags of the study
     "Note the X-rays that a study lost"
-    return dict(xrays_left_out=list(reasons)) if reasons else {}
+    if not reasons: return {}
+    return dict(xrays_left_out=list(reasons))
 
 # %% ../../nbs/sources/01_study.ipynb #3b65255f
 def from_row(

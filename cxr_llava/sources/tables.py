@@ -19,6 +19,7 @@ def _read_old_byte(error):
     old = error.object[error.start:error.end]
     return old.decode('cp1252', 'replace'), error.end
 
+# %% ../../nbs/sources/01a_tables.ipynb #c03c9d64
 def decoded(
     data:bytes, # UTF-8, Windows-1252 or a mixture
 )->str: # Text
@@ -54,6 +55,7 @@ def _sentences(path):
     except (gzip.BadGzipFile, zlib.error, EOFError): raise CXRError(f'{path} is a damaged gzip file: fetch it again.') from None
     except OSError as e: raise CXRError(f'{path} cannot be read: {e.strerror or e}.') from None
 
+# %% ../../nbs/sources/01a_tables.ipynb #c6cc33e0
 def _lines(path):
     "Lines of a file. Raises `CXRError` when it is missing or damaged"
     with _sentences(path), _open_text(path) as file: yield from file
@@ -63,11 +65,14 @@ def _header(name, row):
     "Names of the columns; the second `x` becomes `x.1`"
     columns = [column.strip() for column in row]
     twice = sorted({column for column in columns if column and columns.count(column) > 1})
-    if twice: say(f'{name}: more than one column is called {", ".join(twice)}; the first keeps the name, the others are read as {twice[0]}.1, ...')
+    if twice:
+        say(f'{name}: more than one column is called {", ".join(twice)}; the first keeps the name, '
+            f'the others are read as {twice[0]}.1, ...')
     res = []
     for at,column in enumerate(columns):
         before = columns[:at].count(column)
-        res.append(f'{column}.{before}' if column and before else column)
+        if column and before: column = f'{column}.{before}'
+        res.append(column)
     return res
 
 # %% ../../nbs/sources/01a_tables.ipynb #02e1c762
@@ -78,6 +83,7 @@ def _long_fields():
     try: yield
     finally: csv.field_size_limit(old)
 
+# %% ../../nbs/sources/01a_tables.ipynb #0de25f83
 def _csv_rows(name, lines, rejects):
     "(place, row) of every good row of a CSV"
     first = next(lines)
@@ -106,7 +112,9 @@ def _list_items(path, text, rejects):
     while at < len(text) and text[at] != ']':
         try: item, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as e:
-            if not count: raise CXRError(f'{path} is not valid JSON ({str(e)[:100]}): mend it or fetch it again.') from None
+            if not count:
+                raise CXRError(f'{path} is not valid JSON ({str(e)[:100]}): '
+                    'mend it or fetch it again.') from None
             rejects.add(f'{name}[{count}]', f'not valid JSON from here on: {str(e)[:80]}')
             return
         yield f'{name}[{count}]', item
@@ -117,22 +125,27 @@ def _list_items(path, text, rejects):
 # %% ../../nbs/sources/01a_tables.ipynb #19840206
 def _is_records(items): return isinstance(items, list) and bool(items) and isinstance(items[0], dict)
 
+# %% ../../nbs/sources/01a_tables.ipynb #3e5c689e
 def _object_items(name, record):
     "(place, object) of a JSON object: lists by split, or one record"
     if not any(map(_is_records, record.values())):
         yield name, record
         return
     for split,items in record.items():
-        for at,item in enumerate(items if isinstance(items, list) else ()):
+        if not isinstance(items, list): continue
+        for at,item in enumerate(items):
             place = f'{name}.{split}[{at}]'
-            yield place, ({'split': split} | item if isinstance(item, dict) else item)
+            if isinstance(item, dict): item = {'split': split} | item
+            yield place, item
 
 # %% ../../nbs/sources/01a_tables.ipynb #ea4e1795
 def _loads(text):
     "JSON, also when it lies in a JSON string"
     item = json.loads(text)
-    return json.loads(item) if isinstance(item, str) else item
+    if isinstance(item, str): item = json.loads(item)
+    return item
 
+# %% ../../nbs/sources/01a_tables.ipynb #a5fa2cd0
 def _whole(text):
     "A text as one JSON object or list; None when it is neither"
     try: return _loads(text)
@@ -159,7 +172,9 @@ def _json_items(path, lines, rejects):
 def _json_rows(path, lines, rejects):
     "(place, row) of every good record"
     for place,item in _json_items(path, lines, rejects):
-        try: row = _loads(item) if isinstance(item, str) else item
+        try:
+            row = item
+            if isinstance(item, str): row = _loads(item)
         except (ValueError, RecursionError) as e:
             rejects.add(place, f'not valid JSON: {str(e)[:100]}')
             continue
@@ -172,6 +187,7 @@ def _is_json(name, first):
     if name.endswith(('.csv', '.tsv', '.csv.gz')): return False
     return first.lstrip()[:1] in tuple('[{"')
 
+# %% ../../nbs/sources/01a_tables.ipynb #df2825b1
 def read_rows(
     path, # CSV, TSV, JSON or JSON lines, also gzipped
     rejects:Rejects, # Gets the broken ones
@@ -180,7 +196,8 @@ def read_rows(
     path = Path(path)
     lines = _lines(path)
     first = next((line for line in lines if line.strip('\0 \t\r\n')), None)
-    if first is None: raise CXRError(f'{path} is empty: give a table with a header and at least one row.')
+    if first is None:
+        raise CXRError(f'{path} is empty: give a table with a header and at least one row.')
     lines = chain([first], lines)
     if _is_json(path.name, first): return _json_rows(path, lines, rejects)
     return _csv_rows(path.name, lines, rejects)
@@ -190,9 +207,11 @@ def literal(
     cell, # A list, or one written as Python text
 )->list: # None when it is none
     "A list from a cell"
-    try: items = ast.literal_eval(cell.strip()) if isinstance(cell, str) else cell
+    if isinstance(cell, list): return cell
+    if not isinstance(cell, str): return None
+    try: items = ast.literal_eval(cell.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError): return None
-    return items if isinstance(items, list) else None
+    if isinstance(items, list): return items
 
 # %% ../../nbs/sources/01a_tables.ipynb #bc318722
 def need_columns(
@@ -202,4 +221,6 @@ def need_columns(
 ):
     "Refuse a table without the columns it must have. Raises `CXRError`"
     lacks = [column for column in need if column not in row]
-    if lacks: raise CXRError(f'{path} has no column {", ".join(lacks)} (it has {", ".join(map(str, row))[:200]}): is it the right table?')
+    if lacks:
+        raise CXRError(f'{path} has no column {", ".join(lacks)} (it has {", ".join(map(str, row))[:200]}): '
+            'is it the right table?')

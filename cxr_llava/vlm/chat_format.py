@@ -9,7 +9,7 @@ __all__ = ['TASKS', 'IMAGE', 'EOS', 'neutralise', 'make_prompt', 'format_answer'
 import random, re, unicodedata
 from ..core.files import CXRError
 from ..report.sections import (
-    find_headings, read_json_sections, read_written, Sections, write_sections)
+    read_json_sections, read_written, Sections, split_at_headings, write_sections)
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #a702ee9d
 TASKS = dict(
@@ -77,13 +77,11 @@ def _first_turn(text):
 # %% ../../nbs/vlm/03_chat_format.ipynb #09491e68
 def _by_headings(text):
     "Sections by their headings; text before the heading of the impression counts as findings"
-    heads, bodies = find_headings(text), {}
-    ends = [start for start,_,_ in heads[1:]] + [len(text)]
-    for (_,start,section),end in zip(heads, ends):
-        body = text[start:end].strip()
-        if body: bodies.setdefault(section, body)
-    lead = text[:heads[0][0]].strip() if heads else ''
-    if 'impression' in bodies and len(lead.split()) > 3: bodies.setdefault('findings', lead)
+    lead, parts = split_at_headings(text)
+    bodies = {}
+    for section,body in parts:
+        if body.strip(): bodies.setdefault(section, body.strip())
+    if 'impression' in bodies and len(lead.split()) > 3: bodies.setdefault('findings', lead.strip())
     return Sections(findings=bodies.get('findings'), impression=bodies.get('impression'))
 
 # %% ../../nbs/vlm/03_chat_format.ipynb #3785e2b4

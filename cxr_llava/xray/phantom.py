@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from ..core.files import CXRError, os_sentence, write_atomic, write_json
 from ..core.processes import map_jobs, with_progress
-from cxr_llava.xray.drawing import (
-    draw_lateral, draw_with_masks, draw_xray, LOBES, phantom_xray, sample_body, SIDES, TARGETS, Truth,
-    truth_labels) # other modules take these from here
+from .drawing import (
+    draw_lateral, draw_xray, LOBES, sample_body, TARGETS, Truth, truth_labels)
 
 # %% ../../nbs/xray/06_phantom.ipynb #da6385b7
 def pick(rng, options): return options[rng.integers(len(options))]

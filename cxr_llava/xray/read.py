@@ -10,7 +10,7 @@ import contextlib, io, os, threading, time, warnings
 import numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 from ..core.files import (
     append_jsonl, CXRError, hash_json, read_jsonl, say, sha256, write_atomic, write_jsonl)
 from ..core.processes import map_jobs, with_progress
@@ -53,7 +53,7 @@ def _flatten(im):
     if im.mode == 'LAB': return im.getchannel(0), notes
     if im.mode in ('P', 'PA', 'LA', 'La', 'RGBa') or 'A' in im.getbands():
         if im.mode == 'La': im = im.convert('LA')
-        im = im.convert('RGBA')
+        if im.mode != 'RGBA': im = im.convert('RGBA')
         alpha, notes = _transparency(im)
     direct = im.mode in ('RGB', 'RGBA', 'CMYK', 'YCbCr')
     grey = im.convert('L') if direct else im.convert('RGB').convert('L')
