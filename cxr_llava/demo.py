@@ -8,3 +8,6 @@ __all__ = []
 # %% ../nbs/40_demo.ipynb #47f1c001
 from .panel.gradio import DemoConfig, main, serve
 from .panel.widgets import ask, demo_model, ReportPanel
+
+# %% ../nbs/40_demo.ipynb #47f1c010
+if __name__ == '__main__' and globals().get('__spec__'): main()

@@ -46,9 +46,7 @@ def run_all(
     return summary
 
 # %% ../nbs/50_run.ipynb #6eeddaf2
-def main(
-    argv:list=None, # Arguments; default those of the process
-)->int: # Exit code
+def main(argv:list=None)->int: # Exit code
     "Command line of the whole job: `cxr_run --source table --path metadata.csv --run runs/mine`"
     return run_cli(RunConfig, run_all, argv, prog='cxr_run')
 

@@ -98,8 +98,6 @@ def no_secrets(root):
     return [f'{f.relative_to(root)}: {k} ({m.group()[:12]}...)' for f in files(root) if f.name != mine and f.suffix not in ('.safetensors', '.png')
         for k,pat in pats.items() for m in [re.search(pat, re.sub(r'"image/png": "[^"]*"', '', text(f)))] if m]
 
-HARD = False # the limits below fail; the goals of tools/house.py, printed at the end, do not
-
 def exported_cells(root):
     "Name of the notebook, number of the cell, source"
     return [(n, i, s) for n,i,s in code_cells(root) if house.is_exported(s)]
@@ -120,12 +118,12 @@ def thin_stories(root):
     return [f'{p.name}: {len(nb["cells"])} cells' for p,nb in stories.items() if len(nb['cells']) > 25]
 
 def has_prose(root):
-    "At least .6 markdown cells per exported cell, and a title with a subtitle first"
+    "At least half as many markdown cells as exported cells, and a title with a subtitle first"
     res = []
     for p,nb in notebooks(root).items():
         n = sum(c['cell_type'] == 'code' and bool(re.search(r'^#\|\s*exports?\b', source(c), re.M)) for c in nb['cells'])
         m = sum(c['cell_type'] == 'markdown' for c in nb['cells'])
-        if m < .6*n: res.append(f'{p.name}: {m} markdown cells for {n} exported')
+        if m < .5*n: res.append(f'{p.name}: {m} markdown cells for {n} exported')
         if not re.match(r'# .+\n+> .+', source(nb['cells'][0])): res.append(f'{p.name}: no title with subtitle')
     return res
 
@@ -142,9 +140,8 @@ def main():
     checks = PRIVACY if args.privacy else CHECKS
     for f in checks:
         bad = f(root)
-        counts = HARD or f not in READABLE
-        failed += bool(bad) and counts
-        print(f'{"FAIL" if bad and counts else "todo" if bad else "ok  "} {f.__doc__}' + ''.join(f'\n       {o}' for o in bad[:20]) + (f'\n       and {len(bad) - 20} more' if len(bad) > 20 else ''), flush=True)
+        failed += bool(bad)
+        print(f'{"FAIL" if bad else "ok  "} {f.__doc__}' + ''.join(f'\n       {o}' for o in bad[:20]) + (f'\n       and {len(bad) - 20} more' if len(bad) > 20 else ''), flush=True)
     if not args.privacy: print('\n' + '\n'.join(house.table(house.measure(root))) + '\n')
     print(f'{len(checks) - failed} passed, {failed} failed (repository checks)')
     sys.exit(failed > 0)

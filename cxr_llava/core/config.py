@@ -31,19 +31,12 @@ _CONVERT = dict(str=_to_str, int=_to_int, float=float, bool=_to_bool)
 _WANTED = dict(str='text', int='a whole number', float='a number', bool='true or false')
 
 # %% ../../nbs/core/02_config.ipynb #8fe7f5bb
-def kind_name(
-    kind, # Type of a field, or its name
-)->str:
+def kind_name(kind)->str:
     "Name the type of a field"
     return kind if isinstance(kind, str) else kind.__name__
 
 # %% ../../nbs/core/02_config.ipynb #d8119f0f
-def as_type(
-    name:str, # Of the setting
-    value, # As given
-    kind, # Type of its field
-    where:str, # File or command it came from
-): # The value, converted
+def as_type(name:str, value, kind, where:str): # The value, converted
     "Convert a value to the type of its field. Raises `CXRError` with the name of the setting"
     kind = kind_name(kind)
     if kind not in _CONVERT: return value
@@ -55,11 +48,7 @@ def as_type(
         raise CXRError(f'`{name}` in {where} must be {wanted}, not {value!r}: correct it and start again.') from None
 
 # %% ../../nbs/core/02_config.ipynb #3b249af6
-def unknown_key(
-    key:str, # What was given
-    names, # Valid names
-    where:str, # File or command it came from
-)->CXRError: # To be raised
+def unknown_key(key:str, names, where:str)->CXRError: # To be raised
     "Make the error for a setting that does not exist, with the nearest one that does"
     near = difflib.get_close_matches(key.lower(), sorted(names), 1, .5)
     hint = f'did you mean `{near[0]}`?' if near else f'valid are {", ".join(sorted(names))}.'
@@ -80,11 +69,7 @@ def _range_words(allowed):
     if high < float('inf'): return f'in {allowed}'
     return f'at least {low:g}' if allowed[0] == '[' else f'above {low:g}'
 
-def check_value(
-    name:str, # Of the setting
-    value, # Already of its type
-    allowed, # A range such as `[0, 1)`, or the valid words
-):
+def check_value(name:str, value, allowed):
     "Raise `CXRError` when a value makes no sense"
     if isinstance(allowed, str): is_valid, words = _is_in_range(value, allowed), _range_words(allowed)
     else: is_valid, words = value in allowed, f'one of {", ".join(allowed)}'
@@ -120,9 +105,7 @@ def _class_docs(cls):
     return {name: ' '.join(doc.split()) for name,doc in found.items() if doc}
 
 @patch(cls_method=True)
-def known(
-    cls:Config
-)->dict: # Name -> (type, default, help)
+def known(cls:Config)->dict: # Name -> (type, default, help)
     "Every setting, with its documentation"
     docs = {}
     for parent in reversed(cls.__mro__):
@@ -130,9 +113,7 @@ def known(
     return {f.name: (f.type, f.default, docs.get(f.name, '')) for f in fields(cls)}
 
 # %% ../../nbs/core/02_config.ipynb #6dcba9b3
-def read_yaml(
-    path, # A YAML file
-)->dict: # Name -> value
+def read_yaml(path)->dict: # Name -> value
     "Read the settings of a YAML file. Raises `CXRError` with the line of a mistake"
     import yaml
     text = read_text(path)
@@ -174,9 +155,7 @@ def load(
     return cls(**read_settings(cls.known(), config, **overrides))
 
 # %% ../../nbs/core/02_config.ipynb #07076431
-def is_secret(
-    name:str, # Of a setting
-)->bool: # Its value is never shown
+def is_secret(name:str)->bool: # Its value is never shown
     "Check whether a setting holds a token or a password"
     return name.endswith(('token', 'secret', 'password'))
 

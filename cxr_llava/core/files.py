@@ -30,9 +30,7 @@ def say(
 # %% ../../nbs/core/01_files.ipynb #28fb954f
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-def is_disk_full(
-    error, # An exception
-)->bool: # It, or what caused it, is a full disk
+def is_disk_full(error)->bool: # It, or what caused it, is a full disk
     "Check whether a disk was full"
     words = r'No space left|os error 28|PytorchStreamWriter failed|File too large'
     while error is not None:
@@ -41,10 +39,7 @@ def is_disk_full(
     return False
 
 # %% ../../nbs/core/01_files.ipynb #5d7d7e77
-def os_sentence(
-    error:OSError, # From the operating system
-    path, # The file it is about
-)->str: # One sentence
+def os_sentence(error:OSError, path)->str: # One sentence
     "Turn an error of the operating system into a sentence"
     if error.errno in DISK_FULL:
         return (f'No space left to write {path}: free some disk space or choose another folder with --run, '
@@ -178,9 +173,7 @@ def write_json(
     return Path(path)
 
 # %% ../../nbs/core/01_files.ipynb #5bfee4f0
-def read_text(
-    path, # A text file
-)->str: # Its text
+def read_text(path)->str: # Its text
     "Read UTF-8 text. Raises `CXRError` when the file is missing or something else"
     try: return Path(path).read_text('utf-8-sig')
     except FileNotFoundError:
@@ -190,9 +183,7 @@ def read_text(
     except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
 
 # %% ../../nbs/core/01_files.ipynb #40ff7bda
-def read_json(
-    path, # A JSON file
-): # Its content
+def read_json(path): # Its content
     "Read JSON. Raises `CXRError` when the file is missing or broken, with the line"
     text = read_text(path)
     try: return json.loads(text)

@@ -139,9 +139,7 @@ def _output_row(path):
     files = [f for f in path.rglob('*') if f.is_file()] if path.is_dir() else [path]
     return len(files), sum(f.stat().st_size for f in files)
 
-def outputs(
-    run=None, # Run folder; empty for the default
-): # A table for the last cell of a notebook
+def outputs(run=None): # A table for the last cell of a notebook
     "Show what lies in the run folder, with sizes"
     from IPython.display import Markdown
     root = run_root(run)

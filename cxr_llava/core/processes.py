@@ -82,9 +82,7 @@ def with_progress(
             last = now
 
 # %% ../../nbs/core/04_processes.ipynb #b894c791
-def is_out_of_memory(
-    error, # An exception
-)->bool:
+def is_out_of_memory(error)->bool:
     "Check whether a GPU or the computer had no memory left"
     if isinstance(error, MemoryError) or 'OutOfMemory' in type(error).__name__: return True
     if not isinstance(error, (RuntimeError, OSError)): return False
@@ -271,9 +269,7 @@ def _first_match(pattern, lines):
     "Place of the first line that matches; their number when none does"
     return next((i for i,line in enumerate(lines) if pattern.match(line)), len(lines))
 
-def first_traceback(
-    lines:list, # Output of all processes and of `torchrun`
-)->list: # Lines down to the exception; empty without a traceback
+def first_traceback(lines:list)->list: # Lines down to the exception; empty without a traceback
     "Find the traceback of the process that failed first"
     lines = lines[:_first_match(_FAILED, lines)]
     start = _first_match(_TRACE, lines)
@@ -285,11 +281,7 @@ def first_traceback(
     return own[:ends[-1] + 1] if ends else own
 
 # %% ../../nbs/core/04_processes.ipynb #19723f8a
-def what_failed(
-    lines:list, # Output of all processes and of `torchrun`
-    n:int, # Processes on this computer
-    code:int, # Exit code
-)->str: # A sentence; a traceback is printed before it
+def what_failed(lines:list, n:int, code:int)->str: # A sentence; a traceback is printed before it
     "Say why the processes ended"
     errors = [line for line in lines if 'error: ' in line]
     if errors: return errors[0].split('error: ', 1)[1]

@@ -44,9 +44,7 @@ class KaggleConfig(Config):
     wait:bool = True # Send a notebook after the one before has finished; without, all at once
 
 # %% ../../nbs/core/06_push.ipynb #7a03d3dd
-def chosen(
-    cfg:KaggleConfig, # Settings
-)->list: # Names, in the order of the story
+def chosen(cfg:KaggleConfig)->list: # Names, in the order of the story
     "List the notebooks. Raises `CXRError` on an unknown one"
     names = [name.strip().removesuffix('.ipynb') for name in cfg.only.split(',') if name.strip()]
     for name in names:
@@ -54,9 +52,7 @@ def chosen(
     return [name for name in CHAIN if name in names] or [name for name in CHAIN if name != '50_run']
 
 # %% ../../nbs/core/06_push.ipynb #4a74888b
-def owner(
-    cfg:KaggleConfig, # Settings
-)->str: # Kaggle user name
+def owner(cfg:KaggleConfig)->str: # Kaggle user name
     "Find out whose notebooks they are. Raises `CXRError` when nobody is named"
     built = sorted(FOLDER.glob('*/kernel-metadata.json'))
     last = [read_json(file)['id'].split('/')[0] for file in built]
@@ -65,25 +61,17 @@ def owner(
     raise CXRError(f'Whose Kaggle notebooks? {name!r} is no user name: give --owner YOUR_NAME.')
 
 # %% ../../nbs/core/06_push.ipynb #cd98d168
-def slug(
-    text:str, # A title, or the name of a notebook
-)->str: # Lower case, words joined by `-`
+def slug(text:str)->str: # Lower case, words joined by `-`
     "Write the address that Kaggle makes of a title"
     return re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')
 
 # %% ../../nbs/core/06_push.ipynb #5ce36524
-def address(
-    name:str, # Such as `20_finetune`
-    cfg:KaggleConfig, # Settings
-)->str: # owner/address
+def address(name:str, cfg:KaggleConfig)->str: # owner/address
     "Where a notebook is on Kaggle"
     return f'{owner(cfg)}/{slug("cxr llava " + name)}'
 
 # %% ../../nbs/core/06_push.ipynb #9533217d
-def metadata(
-    name:str, # Such as `20_finetune`
-    cfg:KaggleConfig, # Settings
-)->dict: # As `kernel-metadata.json` wants it
+def metadata(name:str, cfg:KaggleConfig)->dict: # As `kernel-metadata.json` wants it
     "Collect what Kaggle has to know about one notebook"
     stage = CHAIN[name]
     gpu = dict(machine_shape='NvidiaTeslaT4', keywords=['gpu']) if stage['gpu'] else dict(keywords=[])
@@ -105,11 +93,7 @@ def _source_for_kaggle(text, cfg):
     if cfg.smoke: text = _SMOKE.sub('SMOKE = True # switched on by cxr_kaggle --smoke', text)
     return _OPEN.sub(link, text)
 
-# %% ../../nbs/core/06_push.ipynb #042ba0ba
-def for_kaggle(
-    nb:dict, # A notebook
-    cfg:KaggleConfig, # Settings
-)->dict: # The copy
+def for_kaggle(nb:dict, cfg:KaggleConfig)->dict: # The copy
     "Copy a notebook as it is sent"
     cells = []
     for cell in nb['cells']:
@@ -122,9 +106,7 @@ def for_kaggle(
     return dict(cells=cells, metadata=about, nbformat=4, nbformat_minor=5)
 
 # %% ../../nbs/core/06_push.ipynb #2078c320
-def build(
-    cfg:KaggleConfig, # Settings
-)->list: # Folders that may be sent
+def build(cfg:KaggleConfig)->list: # Folders that may be sent
     "Write the chosen notebooks, and the wheels when asked. Raises `CXRError`"
     folders = [FOLDER/name for name in chosen(cfg)]
     for to in folders:
@@ -136,9 +118,7 @@ def build(
     return folders + ([build_wheels(cfg)] if cfg.wheels else [])
 
 # %% ../../nbs/core/06_push.ipynb #6ced7eeb
-def wheels_metadata(
-    cfg:KaggleConfig, # Settings
-)->dict: # As `dataset-metadata.json` wants it
+def wheels_metadata(cfg:KaggleConfig)->dict: # As `dataset-metadata.json` wants it
     "Collect what Kaggle has to know about the data set"
     return dict(id=f'{owner(cfg)}/{WHEELS}', title=WHEELS.replace('-', ' '),
         subtitle='Wheels for cxr_llava notebooks without internet', licenses=[dict(name='other')], keywords=[],
@@ -168,9 +148,7 @@ def _build_own_wheel(to):
         _pip('wheel', '--no-deps', '-w', str(to), str(src))
 
 # %% ../../nbs/core/06_push.ipynb #abfa60c9
-def build_wheels(
-    cfg:KaggleConfig, # Settings
-)->Path: # Folder of the data set
+def build_wheels(cfg:KaggleConfig)->Path: # Folder of the data set
     "Write this package as a wheel, and download what the image lacks. Raises `CXRError`"
     to = FOLDER/'wheels'
     shutil.rmtree(to, ignore_errors=True)
@@ -188,9 +166,7 @@ def build_wheels(
     return to
 
 # %% ../../nbs/core/06_push.ipynb #03760f6b
-def redact(
-    text:str, # Output of another program
-)->str: # Without tokens
+def redact(text:str)->str: # Without tokens
     "Take tokens out of a text"
     for name in ('KAGGLE_KEY', 'KAGGLE_API_TOKEN', 'HF_TOKEN'):
         token = os.environ.get(name, '')
@@ -237,9 +213,7 @@ def push_folder(
     return read_json(Path(folder)/'kernel-metadata.json')['id']
 
 # %% ../../nbs/core/06_push.ipynb #1bd1cba1
-def push_wheels(
-    folder, # As `build_wheels` writes it
-):
+def push_wheels(folder):
     "Send the wheels, as a new data set or a new version of it. Raises `CXRError`"
     name = read_json(Path(folder)/'dataset-metadata.json')['id']
     is_there = 'ready' in kaggle('datasets', 'status', name, check=False).lower()
@@ -249,18 +223,14 @@ def push_wheels(
     say(f'wheels: sent as {name}')
 
 # %% ../../nbs/core/06_push.ipynb #8cfd6f4d
-def status(
-    at:str, # owner/address
-)->str: # `QUEUED`, `RUNNING`, `COMPLETE`, `ERROR`, ..., or `UNKNOWN`
+def status(at:str)->str: # `QUEUED`, `RUNNING`, `COMPLETE`, `ERROR`, ..., or `UNKNOWN`
     "Ask how far a notebook is. Raises `CXRError` when Kaggle cannot be asked at all"
     answer = kaggle('kernels', 'status', at, timeout=120, check=False)
     found = re.search(r'has status "(?:\w+\.)?(\w+)"', answer)
     return found[1].upper() if found else 'UNKNOWN'
 
 # %% ../../nbs/core/06_push.ipynb #8a34c734
-def wait_for(
-    at:str, # owner/address
-):
+def wait_for(at:str):
     "Wait until a notebook has finished. Raises `CXRError` when it failed or takes too long"
     start, unclear = time.time(), 0
     while time.time() - start < PATIENCE:
@@ -275,10 +245,7 @@ def wait_for(
     raise CXRError(f'{at} has not finished after {PATIENCE/3600:g} h: it goes on there; run `cxr_kaggle status` later.')
 
 # %% ../../nbs/core/06_push.ipynb #094bf483
-def pull_output(
-    name:str, # Such as `20_finetune`
-    cfg:KaggleConfig, # Settings
-)->list: # Files that came
+def pull_output(name:str, cfg:KaggleConfig)->list: # Files that came
     "Fetch what a notebook left. Raises `CXRError` when nothing came"
     at, to = address(name, cfg), FOLDER/name/'output'
     to.mkdir(parents=True, exist_ok=True)
@@ -289,9 +256,7 @@ def pull_output(
     return files
 
 # %% ../../nbs/core/06_push.ipynb #6e9e9cd1
-def push(
-    cfg:KaggleConfig, # Settings
-):
+def push(cfg:KaggleConfig):
     "Build and send: the wheels first, then one notebook after another. Raises `CXRError`"
     folders = build(cfg)
     if cfg.wheels: push_wheels(folders.pop())
@@ -313,9 +278,7 @@ def run_kaggle(
         else: say(f'{name}: {status(address(name, cfg)).lower()}')
 
 # %% ../../nbs/core/06_push.ipynb #db9b8fda
-def main(
-    argv:list=None, # Arguments; default those of the process
-)->int: # 0; a failure leaves through `SystemExit`
+def main(argv:list=None)->int: # 0; a failure leaves through `SystemExit`
     "Command line: `cxr_kaggle build|push|status|pull`"
     def add_what(parser):
         parser.add_argument('what', choices=['build', 'push', 'status', 'pull'],

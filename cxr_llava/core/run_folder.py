@@ -103,10 +103,7 @@ def find_artifact(
     raise CXRError(f'{what} is not in {where}: {_how_to_make(name)}.')
 
 # %% ../../nbs/core/03_run_folder.ipynb #5601326d
-def has_artifact(
-    name:str, # As in `find_artifact`
-    run=None, # Run folder; empty for the default
-)->bool: # It can be found
+def has_artifact(name:str, run=None)->bool: # It can be found
     "Check whether `find_artifact` would find it, without a word"
     return (run_root(run)/name).exists() or bool(_attached(name, run))
 
@@ -129,9 +126,7 @@ def versions(
     return res
 
 # %% ../../nbs/core/03_run_folder.ipynb #79b34a4b
-def duration_words(
-    seconds:float, # A duration
-)->str: # Such as '90 s', '10 min' or '2 h 05 min'
+def duration_words(seconds:float)->str: # Such as '90 s', '10 min' or '2 h 05 min'
     "Write a duration as people say it"
     s = int(seconds)
     if s < 100: return f'{s} s'
@@ -139,9 +134,7 @@ def duration_words(
     return f'{s//3600} h {s%3600//60:02d} min'
 
 # %% ../../nbs/core/03_run_folder.ipynb #09d98ffd
-def size_words(
-    n:int, # Bytes
-)->str: # Such as '12 bytes' or '33.6 kB'
+def size_words(n:int)->str: # Such as '12 bytes' or '33.6 kB'
     "Write a size as people say it"
     for unit,name in ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB')):
         if n >= unit: return f'{n/unit:.1f} {name}'

@@ -215,7 +215,6 @@ def record(self:Session)->dict: # As `report_record` returns it; `None` before t
     "Record what would be saved now"
     return self.case.record(self.with_names) if self.case else None
 
-# %% ../../nbs/panel/03_session.ipynb #47c0c092
 @patch(as_prop=True)
 def past(self:Session)->Choices: # Values are numbers, from 1
     "The reports of this session"
@@ -254,7 +253,6 @@ def viewer_parts(self:Session)->dict: # Name of a part -> HTML
     caution = f'<div class="cxr-soft">{EVIDENCE_CAUTION}</div>' if self.view.sentence >= 0 else ''
     return dict(viewer=self.case.viewer(self.view), caution=caution)
 
-# %% ../../nbs/panel/03_session.ipynb #47c0c091
 @patch
 def sentence_parts(self:Session)->dict: # Name of a part -> `Choices`, and whether there is a choice
     "The sentences to choose from, with no overlay chosen"
@@ -350,7 +348,6 @@ def need_case(self:Session)->Case:
         raise CXRError('There is no X-ray yet: choose an example, or open one of your own.')
     return self.case
 
-# %% ../../nbs/panel/03_session.ipynb #47c0c090
 @patch
 def need_report(self:Session)->Case:
     "The study shown. Raises `CXRError` when it has no report"

@@ -146,10 +146,12 @@ def viewer_part(self:ReportPanel, w):
     "Make the X-ray and the controls of its look"
     w.viewer, w.caution = html_part(viewer_html()), html_part()
     w.preset = text_field('Dropdown', 'WINDOW', options=list(WINDOWS))
-    w.window = slider('IntRangeSlider', 'BLACK AND WHITE LEVEL', value=(0, 255), min=0, max=255)
+    w.window = slider('IntRangeSlider', 'BLACK AND WHITE LEVEL', value=(0, 255), min=0, max=255,
+        tooltip='Grey levels shown black and white')
     w.invert = button('Invert', 'Black and white change places', kind='ToggleButton')
     w.evidence = text_field('Dropdown', 'EVIDENCE FOR', options=[('No overlay', -1)])
-    w.opacity = slider('FloatSlider', 'OPACITY', value=.6, min=0, max=1, step=.05)
+    w.opacity = slider('FloatSlider', 'OPACITY', value=.6, min=0, max=1, step=.05,
+        tooltip='Opacity of the overlay')
     w.looking = row(w.evidence, w.opacity, classes='cxr-low')
     w.looking.layout.display = 'none'
     tools = row(w.preset, w.window, w.invert, classes='cxr-low cxr-tools')
@@ -219,7 +221,6 @@ def question_part(self:ReportPanel, w):
     w.question = text_field('Text', label, 'cxr-hidden-label', placeholder=example)
     return box([w.log, row(w.question, *self.action_buttons(w, 'questions'))], 'cxr-talk')
 
-# %% ../../nbs/panel/04_widgets.ipynb #47e0c052
 @patch
 def compare_part(self:ReportPanel, w):
     "Make the comparisons with a reference and with the base"
@@ -236,7 +237,6 @@ def past_part(self:ReportPanel, w):
     hint = html_part('<div class="cxr-soft">Kept in memory only, until this page is closed.</div>')
     return box([w.past, w.again, hint], 'cxr-session')
 
-# %% ../../nbs/panel/04_widgets.ipynb #47e0c051
 @patch
 def settings_part(self:ReportPanel, w):
     "Make the settings"
@@ -267,16 +267,13 @@ def build(self:ReportPanel):
 def connect_buttons(self:ReportPanel, w):
     "Say what the buttons do that are no actions, and what Enter does"
     session = self.session
-    def go_up(): return session.go_to('..')
-    def go_to_path(): return session.go_to(w.path.value, w.second.value)
-    def open_marked(): return session.open_marked(w.files.value, w.second.value)
-    def show_again(): return session.show_past(w.past.value)
-    for pressed,make in ((w.open, open_marked), (w.up, go_up), (w.again, show_again)):
-        pressed.on_click(lambda _, make=make: self.run(make()))
+    w.open.on_click(lambda _: self.run(session.open_marked(w.files.value, w.second.value)))
+    w.up.on_click(lambda _: self.run(session.go_to('..')))
+    w.again.on_click(lambda _: self.run(session.show_past(w.past.value)))
     w.stop.on_click(lambda _: session.stop())
     on_enter(w.indication, lambda: self.press('report'))
     on_enter(w.question, lambda: self.press('ask'))
-    on_enter(w.path, lambda: self.run(go_to_path()))
+    on_enter(w.path, lambda: self.run(session.go_to(w.path.value, w.second.value)))
 
 # %% ../../nbs/panel/04_widgets.ipynb #47e0c023
 @patch

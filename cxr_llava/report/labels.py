@@ -22,7 +22,7 @@ OBSERVATIONS = [
 TARGETS = ['Cardiomegaly', 'Edema', 'Consolidation', 'Pneumonia', 'Pneumothorax', 'Pleural Effusion']
 LABELLER = 'cxr_llava rules 1.3'
 
-# %% ../../nbs/report/03_labels.ipynb #b073af34
+# %% ../../nbs/report/03_labels.ipynb #400d72fa
 @dataclass(slots=True, eq=False)
 class Claim:
     "What some words of a sentence say about observations"
@@ -34,7 +34,7 @@ class Claim:
     cue:Item=None # The phrase that denied it, doubted it or gave its state
     weak:bool=False # The words only suggest it
 
-# %% ../../nbs/report/03_labels.ipynb #6205f388
+# %% ../../nbs/report/03_labels.ipynb #db48b7a5
 @patch
 def deny(self:Claim, cue):
     "Deny what was present or uncertain"
@@ -45,7 +45,7 @@ def doubt(self:Claim, cue):
     "Put in doubt what was present"
     if self.value == 1: self.value, self.cue = -1, cue
 
-# %% ../../nbs/report/03_labels.ipynb #461e98b8
+# %% ../../nbs/report/03_labels.ipynb #4c78b9d9
 @patch
 def is_device(self:Claim):
     "Is it a tube, a line or another device?"
@@ -75,7 +75,7 @@ class Reader:
     fronted:bool=False # Inside *although ..., ...*
     elided:bool=False # Inside *small left and no right ...*
 
-# %% ../../nbs/report/03_labels.ipynb #8a07fcf5
+# %% ../../nbs/report/03_labels.ipynb #cfce8067
 @patch
 def read(self:Reader): # List of `Claim`
     "Walk over the items; return the claims of findings, then those of structures"
@@ -86,7 +86,7 @@ def read(self:Reader): # List of `Claim`
     if self.opens_with_heading(): self.claims.pop(0)
     return self.claims + [s for s in self.structures if s.observations and s.value is not None]
 
-# %% ../../nbs/report/03_labels.ipynb #aa4447e8
+# %% ../../nbs/report/03_labels.ipynb #fc6496df
 @patch
 def opens_with_heading(self:Reader):
     "Is the first finding a heading that is named again behind its colon?"
@@ -94,7 +94,7 @@ def opens_with_heading(self:Reader):
     first, *others = self.claims
     return self.words[first.end] == ':' and any(first.observations == other.observations for other in others)
 
-# %% ../../nbs/report/03_labels.ipynb #17c6d5cc
+# %% ../../nbs/report/03_labels.ipynb #dbc9e0b9
 _CLOSING = ('suspected', 'considered', 'question', 'possible', 'questionable')
 
 @patch
@@ -113,7 +113,7 @@ def spend_doubt(self:Reader):
         for claim in self.chain(): claim.doubt(self.cue)
     self.reached = True
 
-# %% ../../nbs/report/03_labels.ipynb #6399b526
+# %% ../../nbs/report/03_labels.ipynb #e3a3050f
 @patch
 def enter(self:Reader, mode, cue):
     "Begin a denial, a doubt or a history"
@@ -125,7 +125,7 @@ def leave(self:Reader):
     if self.mode in ('doubt', 'maybe'): self.spend_doubt()
     self.mode, self.cue, self.reached = '', None, True
 
-# %% ../../nbs/report/03_labels.ipynb #301ac870
+# %% ../../nbs/report/03_labels.ipynb #bb143de5
 @patch
 def end_clause(self:Reader):
     "Put the findings so far out of reach of later cues"
@@ -139,7 +139,7 @@ def close(self:Reader):
     self.waiting, self.ahead, self.either = [], None, None
     self.compared = self.fronted = False
 
-# %% ../../nbs/report/03_labels.ipynb #b8cbefb6
+# %% ../../nbs/report/03_labels.ipynb #51a61111
 @patch
 def following(self:Reader):
     "Items behind the one it is at"
@@ -150,7 +150,7 @@ def next_kind(self:Reader):
     "Kind of the next item, or `None`"
     return self.items[self.at + 1].kind if self.at + 1 < len(self.items) else None
 
-# %% ../../nbs/report/03_labels.ipynb #91e4c82e
+# %% ../../nbs/report/03_labels.ipynb #d796d7f3
 def _lower(text):
     "Lower case, every character kept in its place"
     lower = text.lower()
@@ -161,7 +161,7 @@ def _words(sentence):
     "The words of a sentence in their one form"
     return list(filter(None, map(lemma, TOKEN.findall(_lower(sentence)))))
 
-# %% ../../nbs/report/03_labels.ipynb #189ca750
+# %% ../../nbs/report/03_labels.ipynb #c7c68321
 def read_claims(
     sentence:str, # One sentence of a report
 )->tuple: # `Claim`s, of findings first
@@ -189,7 +189,7 @@ def read_finding(self:Reader, item):
     self.claims.append(claim)
     self.segment.append(claim)
 
-# %% ../../nbs/report/03_labels.ipynb #cc56dec8
+# %% ../../nbs/report/03_labels.ipynb #789442ca
 _MARKINGS = {'marking', 'pattern', 'density'} # A finding when they are named, unless they are called normal
 
 @patch
@@ -202,14 +202,14 @@ def value_of_finding(self:Reader, item):
     denied_device = value in (0, -1) and item.value[0] == ('Support Devices',)
     return 1 if denied_device and not self.reaches_device(item) else value
 
-# %% ../../nbs/report/03_labels.ipynb #fa05c8b4
+# %% ../../nbs/report/03_labels.ipynb #55a7272f
 @patch
 def reaches_device(self:Reader, item):
     "Does the cue stand close before the device, with no other finding between?"
     between = any(not claim.is_device() for claim in self.claims if claim.start >= self.cue.end)
     return not between and item.start - self.cue.end < 6
 
-# %% ../../nbs/report/03_labels.ipynb #02e78dde
+# %% ../../nbs/report/03_labels.ipynb #5a56c102
 @patch
 def doubt_alternatives(self:Reader, claim):
     "Put `claim` in doubt, and what stands before an `or`"
@@ -217,6 +217,7 @@ def doubt_alternatives(self:Reader, claim):
     if claim.start - self.either.start > 4 or self.either.start - self.segment[-1].end > 3: return
     for other in (*self.alternatives(), claim): other.doubt(self.either)
 
+# %% ../../nbs/report/03_labels.ipynb #c9e23893
 @patch
 def alternatives(self:Reader):
     "The last finding, and the bare list before it, last first"
@@ -228,7 +229,7 @@ def alternatives(self:Reader):
         found.append(claim)
     return found
 
-# %% ../../nbs/report/03_labels.ipynb #2a3bd4a7
+# %% ../../nbs/report/03_labels.ipynb #18f4d80a
 @patch
 def read_or(self:Reader, item):
     "Join two findings, as alternatives when nothing denies them"
@@ -244,7 +245,7 @@ def read_deny(self:Reader, item):
     is_new = 'new' in self.words[item.end:item.end + 2]
     self.enter('doubt' if is_new else 'no', item)
 
-# %% ../../nbs/report/03_labels.ipynb #33cda7f5
+# %% ../../nbs/report/03_labels.ipynb #2f7e8d6a
 @patch
 def is_closing_none(self:Reader, item):
     "Does the denial follow a colon and end the sentence?"
@@ -257,7 +258,7 @@ def is_other_side(self:Reader, item):
     before, after = self.words[item.start - 2:item.start], self.words[item.end:item.end + 1]
     return not self.mode and after in (['left'], ['right']) and before in (['left', 'and'], ['right', 'and'])
 
-# %% ../../nbs/report/03_labels.ipynb #0b373c13
+# %% ../../nbs/report/03_labels.ipynb #79045bce
 _OVERRULES = {'cannot', 'can', 'not', 'difficult', 'hard', 'to'}
 
 @patch
@@ -271,13 +272,13 @@ def read_maybe(self:Reader, item):
     "Begin the doubt of an adjective"
     self.read_doubt(item, 'maybe')
 
-# %% ../../nbs/report/03_labels.ipynb #a8185d9d
+# %% ../../nbs/report/03_labels.ipynb #c8b2b3bc
 @patch
 def read_history(self:Reader, item):
     "Begin a history"
     self.enter('past', item)
 
-# %% ../../nbs/report/03_labels.ipynb #2defbfe0
+# %% ../../nbs/report/03_labels.ipynb #0df9257a
 @patch
 def read_change(self:Reader, item):
     "End a denial that is about a change"
@@ -285,7 +286,7 @@ def read_change(self:Reader, item):
     if any(claim.start >= self.cue.end for claim in self.claims): return
     self.mode, self.reached, self.compared = '', True, True
 
-# %% ../../nbs/report/03_labels.ipynb #6685ab04
+# %% ../../nbs/report/03_labels.ipynb #e983c34b
 @patch
 def read_than(self:Reader, item):
     "Begin a doubt behind a comparison"
@@ -307,7 +308,7 @@ def chain(self:Reader):
         found.append(claim)
     return found
 
-# %% ../../nbs/report/03_labels.ipynb #85278c51
+# %% ../../nbs/report/03_labels.ipynb #b94fe6f5
 @patch
 def look_back(self:Reader, item, mode):
     "Turn the findings before the cue; look forward when none stands there"
@@ -321,7 +322,7 @@ def look_back(self:Reader, item, mode):
         else: claim.doubt(item)
     self.verb = True
 
-# %% ../../nbs/report/03_labels.ipynb #9d7b6eda
+# %% ../../nbs/report/03_labels.ipynb #cc0326a9
 @patch
 def finding_follows(self:Reader, item):
     "Does a finding follow within four words?"
@@ -330,6 +331,7 @@ def finding_follows(self:Reader, item):
         if not passed_over: return other.kind == 'finding' and other.start - item.end < 4
     return False
 
+# %% ../../nbs/report/03_labels.ipynb #3dea09e5
 @patch
 def belongs_to_next(self:Reader, item):
     "Does the cue speak of the finding that follows?"
@@ -348,7 +350,7 @@ def read_doubted(self:Reader, item):
     "Put in doubt what stands before"
     self.look_back(item, 'maybe')
 
-# %% ../../nbs/report/03_labels.ipynb #3f6cd2b9
+# %% ../../nbs/report/03_labels.ipynb #9b97da97
 @patch
 def read_setting(self:Reader, item):
     "Put the last finding in doubt, or the next one"
@@ -368,6 +370,7 @@ def read_break(self:Reader, item):
     self.waiting, self.segment, self.joints = kept
     self.verb = bool(self.waiting)
 
+# %% ../../nbs/report/03_labels.ipynb #f3676b59
 @patch
 def kept_behind(self:Reader, item):
     "Structures, findings and joints that stay in reach behind a break"
@@ -377,7 +380,7 @@ def kept_behind(self:Reader, item):
     headed = any(structure.end == item.start for structure in self.waiting)
     return self.waiting if headed else [], self.chain()[::-1], self.joints
 
-# %% ../../nbs/report/03_labels.ipynb #749adbe2
+# %% ../../nbs/report/03_labels.ipynb #1af3d63c
 @patch
 def read_soft(self:Reader, item):
     "End a denial, and the doubt of an adjective"
@@ -399,7 +402,7 @@ def clause_follows(self:Reader):
         noun = noun or item.kind in ('finding', 'structure')
     return False
 
-# %% ../../nbs/report/03_labels.ipynb #a1b43982
+# %% ../../nbs/report/03_labels.ipynb #aac0c584
 @patch
 def news_follows(self:Reader):
     "Does the next item begin a new statement?"
@@ -409,7 +412,7 @@ def news_follows(self:Reader):
     if item.kind == 'state': return item.value != 'normal'
     return item.kind in ('doubt', 'verb', 'history', 'there', 'change')
 
-# %% ../../nbs/report/03_labels.ipynb #75609b97
+# %% ../../nbs/report/03_labels.ipynb #1b7d09c8
 @patch
 def or_follows(self:Reader):
     "Does the list go on to an `or`?"
@@ -418,6 +421,7 @@ def or_follows(self:Reader):
         if item.kind == 'or': return True
     return False
 
+# %% ../../nbs/report/03_labels.ipynb #c2709ca3
 @patch
 def list_follows(self:Reader):
     "Do bare findings end the sentence?"
@@ -438,13 +442,14 @@ def read_comma(self:Reader, item):
     if self.ahead and not self.ahead.receivers: self.ahead = None
     self.waiting = [structure for structure in self.waiting if structure.value is None]
 
+# %% ../../nbs/report/03_labels.ipynb #ab0a9a9c
 @patch
 def front_ends(self:Reader):
     "Is this the comma behind *although no effusion*?"
     if not self.fronted or not self.mode: return False
     return any(claim.start > self.cue.start for claim in self.segment) and not self.or_follows()
 
-# %% ../../nbs/report/03_labels.ipynb #0a7b7237
+# %% ../../nbs/report/03_labels.ipynb #9a08f05f
 @patch
 def ends_at_comma(self:Reader):
     "Does the mode end here?"
@@ -455,7 +460,7 @@ def ends_at_comma(self:Reader):
     cue = self.words[self.cue.start:self.cue.end]
     return 'differential' not in cue and not ('may' in cue and self.list_follows())
 
-# %% ../../nbs/report/03_labels.ipynb #299a7c72
+# %% ../../nbs/report/03_labels.ipynb #8575232c
 @patch
 def read_and(self:Reader, item):
     "End what an `and` ends"
@@ -472,6 +477,7 @@ class Structure(Claim):
     "A part of the body; its state decides its value"
     tentative:bool=False # Its state stood before it, and a later one overrules it
 
+# %% ../../nbs/report/03_labels.ipynb #58b53968
 @dataclass(slots=True, eq=False)
 class State:
     "What is said about structures: *enlarged*, *normal*"
@@ -479,7 +485,7 @@ class State:
     cue:Item # The words
     receivers:list = field(default_factory=list) # Structures that took it
 
-# %% ../../nbs/report/03_labels.ipynb #2e40d837
+# %% ../../nbs/report/03_labels.ipynb #9736ca90
 @patch
 def take(self:Structure, state):
     "Take the value of a state"
@@ -488,7 +494,7 @@ def take(self:Structure, state):
     elif state.value == 'stable': self.value = -1
     elif state.value == 'none': self.value = None
 
-# %% ../../nbs/report/03_labels.ipynb #97741688
+# %% ../../nbs/report/03_labels.ipynb #95406566
 @patch
 def read_structure(self:Reader, item):
     "Wait for a state, or take the one that stands before"
@@ -501,13 +507,13 @@ def read_structure(self:Reader, item):
     self.structures.append(structure)
     self.waiting.append(structure)
 
-# %% ../../nbs/report/03_labels.ipynb #0dad7ef8
+# %% ../../nbs/report/03_labels.ipynb #5368734e
 @patch
 def read_verb(self:Reader, item):
     "Forget a state ahead: what follows is said about what came before"
     self.verb, self.ahead = True, None
 
-# %% ../../nbs/report/03_labels.ipynb #cd1dc4be
+# %% ../../nbs/report/03_labels.ipynb #f008f202
 _PREPOSITIONS = {'in', 'at', 'on', 'for', 'than', 'to', 'by', 'from'}
 
 @patch
@@ -531,14 +537,14 @@ def value_of_state(self:Reader, item):
     if item.value in _STATE_VALUE: return _STATE_VALUE[item.value]
     return 'none' if self.mode == 'past' else _VALUE[self.mode]
 
-# %% ../../nbs/report/03_labels.ipynb #c1901855
+# %% ../../nbs/report/03_labels.ipynb #100bc204
 @patch
 def is_range(self:Reader, item, value):
     "Does a normal and an abnormal state stand on both sides of *to* or *or*?"
     if not self.given or {value, self.given.value} != {0, 1}: return False
     return self.words[self.given.cue.end:item.start] in (['to'], ['or'], ['versus'])
 
-# %% ../../nbs/report/03_labels.ipynb #48d2723d
+# %% ../../nbs/report/03_labels.ipynb #efe57cc1
 @patch
 def deny_markings(self:Reader, item):
     "Deny markings that are called normal behind their verb"
@@ -547,7 +553,7 @@ def deny_markings(self:Reader, item):
     between = set(self.words[last.end:item.start])
     if between <= {'is', 'not', 'appear', 'remain'}: last.value, last.cue = 0, item
 
-# %% ../../nbs/report/03_labels.ipynb #d7d409d1
+# %% ../../nbs/report/03_labels.ipynb #4212fff2
 @patch
 def read_state(self:Reader, item):
     "Give a state to its structures"
@@ -563,7 +569,7 @@ def read_state(self:Reader, item):
     elif item.value == 'unclear' and 'obscured' not in self.words[item.start:item.end]: self.look_back(item, 'maybe')
     self.ahead = State(value, item)
 
-# %% ../../nbs/report/03_labels.ipynb #035169ed
+# %% ../../nbs/report/03_labels.ipynb #75f0b26b
 @patch
 def gives_to_waiting(self:Reader, state, target):
     "Give the state to the structures that wait; `False` when none takes it"
@@ -588,7 +594,7 @@ _END = re.compile(
     rf'\.(?:(?<!\d\.)|(?!\d)){_NOT_SHORT}(?!\s+(?i:for|of)\b)|!'
     rf'|\n(?=\s*(?:\n|[-*•]|\d+[.)]))|\n{_WRAPPED}(?=\s*[A-Z][a-z])')
 
-# %% ../../nbs/report/03_labels.ipynb #64a7d0eb
+# %% ../../nbs/report/03_labels.ipynb #4d05769a
 LEFT_OUT = r'''
     indications? | (?:clinical\s+|patient\s+)?(?:history|information|indications?|details|statement|question|data|background)
     | chief complaint | signs? (?:and|&|or) symptoms?
@@ -599,7 +605,7 @@ KEPT = r'''
     findings?(?:\s*(?:/|&|and)\s*impressions?)? | impressions? | conclusions? | (?:final )?report
     | opinion | summary | interpretation | addendum | recommendations? | wet read'''
 
-# %% ../../nbs/report/03_labels.ipynb #059a5e2f
+# %% ../../nbs/report/03_labels.ipynb #e0e3a8a6
 def _one_of(names):
     "A pattern for any name of a table"
     return '|'.join(name.strip() for name in names.split(' | '))
@@ -609,7 +615,7 @@ _HEADER = re.compile(
     rf'(?:^|(?<=[.:?]\s)|(?<=\n)|{_INSIDE})[ \t#*]*(?:({_one_of(LEFT_OUT)})|(?:{_one_of(KEPT)}))'
     r'[ \t]*\**(?::\**|[ \t][-–][ \t]|$)', re.I | re.M)
 
-# %% ../../nbs/report/03_labels.ipynb #8f23d6f3
+# %% ../../nbs/report/03_labels.ipynb #9b12549e
 def _end_of_left_out(text, start, end, is_last):
     "Where a section without findings ends"
     body = text[start:end]
@@ -617,7 +623,7 @@ def _end_of_left_out(text, start, end, is_last):
     stop = re.search(r'\n|\.(?=\s)' if is_last else r'\n\s*\n', body[skipped:])
     return start + skipped + stop.end() if stop else end
 
-# %% ../../nbs/report/03_labels.ipynb #679c686f
+# %% ../../nbs/report/03_labels.ipynb #b5eff71c
 def _sections(text):
     "(start, end) of the parts of `text` that tell findings"
     if not re.search(r'[:#*]| [-–] ', text): return [(0, len(text))]
@@ -641,7 +647,7 @@ def _spans(text):
             start = stop.start() + 1
         if end - start > 2: yield start, end
 
-# %% ../../nbs/report/03_labels.ipynb #de2bf081
+# %% ../../nbs/report/03_labels.ipynb #27a07637
 def report_claims(
     text:str, # A report
 ): # Yields (start, end, claims) of each sentence with claims, in order
@@ -668,7 +674,7 @@ def _is_heart_failure(claim):
     "Does the claim name heart failure?"
     return claim.observations == ('Edema',) and claim.words[-1] in ('failure', 'chf')
 
-# %% ../../nbs/report/03_labels.ipynb #f0754137
+# %% ../../nbs/report/03_labels.ipynb #dd193a36
 def label_report(
     text:str, # A report, or a part of one; sections such as INDICATION are left out
 )->dict: # Observation -> 1 (present), 0 (denied), -1 (uncertain), None (not mentioned)
@@ -703,7 +709,7 @@ class Mention:
     rule:str # Why: one of `RULES`, 'named' or 'only suggests it'
     sentence:str # The sentence it stands in, as it stands in the report
 
-# %% ../../nbs/report/03_labels.ipynb #a00b8ab4
+# %% ../../nbs/report/03_labels.ipynb #d62e876f
 class Mentions(list):
     "Mentions of a report, in the order of their sentences"
     def _repr_markdown_(self):
@@ -711,12 +717,13 @@ class Mentions(list):
         rows = [f'| {m.observation} | {word[m.value]} | {m.text} | {m.cue} | {m.rule} |' for m in self]
         return '\n'.join(['| observation | value | words | because of | rule |', '|---|---|---|---|---|'] + rows)
 
-# %% ../../nbs/report/03_labels.ipynb #f17861fd
+# %% ../../nbs/report/03_labels.ipynb #30bb696b
 def _rule(claim):
     "Why a claim has its value"
     if claim.cue: return RULES[claim.cue.kind]
     return 'only suggests it' if claim.weak and claim.value == -1 else 'named'
 
+# %% ../../nbs/report/03_labels.ipynb #6c48fcaa
 def _word_places(sentence):
     "(start, end) of each word that `_words` keeps"
     return [match.span() for match in TOKEN.finditer(_lower(sentence)) if lemma(match[0])]

@@ -77,7 +77,7 @@ ADVERBS = set('''
     relevant severely significant significantly slightly somewhat still substantial
     substantially totally very'''.split())
 
-# %% ../../nbs/report/02_phrases.ipynb #24769611
+# %% ../../nbs/report/02_phrases.ipynb #00f63446
 def _families(text):
     "Beginning or variant -> word, from rows of `word: variant variant | word: ...`"
     rows = text.strip().replace('\n', ' | ').split(' | ')
@@ -86,7 +86,7 @@ def _families(text):
 
 _BEGINNINGS, _VARIANTS = _families(FAMILIES), _families(SYNONYMS)
 
-# %% ../../nbs/report/02_phrases.ipynb #d82b02d4
+# %% ../../nbs/report/02_phrases.ipynb #1a78b330
 def _one_form(word):
     "The word a listed variant or a known beginning stands for"
     if word in _VARIANTS: return _VARIANTS[word]
@@ -165,7 +165,7 @@ WEAK = {
     volume|fluid overload; kerley; kerley a|b? line; vascular plethora; congestion change|pattern;
     mild|moderate|central|perihilar congestion'''}
 
-# %% ../../nbs/report/02_phrases.ipynb #f43bfcbc
+# %% ../../nbs/report/02_phrases.ipynb #bbb24725
 _AIR_AND_FLUID = '''
     hydropneumothorax; hemopneumothorax; hydro|hemo or|and? pneumothorax;
     pneumo or|and hemothorax'''
@@ -188,12 +188,12 @@ OTHER = '''
     inflammatory; inflammatory process; arthropathy; arthritis; air trapping; aortic dissection;
     cavity; ards; acute|adult respiratory distress syndrome'''
 
-# %% ../../nbs/report/02_phrases.ipynb #e211703e
+# %% ../../nbs/report/02_phrases.ipynb #c887277e
 LOOKALIKES = '''
     artifact; artefact; skin fold; skinfold; overlap; overlapping structure|shadow; summation;
     nipple shadow; vessel on end; crowding; fat pad; positioning'''
 
-# %% ../../nbs/report/02_phrases.ipynb #18c94bbe
+# %% ../../nbs/report/02_phrases.ipynb #7c0b1169
 NOTHING = '''
     mass effect; pleural line; fissure line; joint effusion; plate like;
     disc|disk|joint|retrosternal|retrocardiac|clear space; heart border; cardiac border|apex;
@@ -291,7 +291,7 @@ CUES = {
     not is suspected; is absent; none; cannot|not is? seen; is|has pulled|discontinued;
     has is pulled|discontinued; discontinued'''}
 
-# %% ../../nbs/report/02_phrases.ipynb #57eb6006
+# %% ../../nbs/report/02_phrases.ipynb #543c4832
 CUES |= {
 'doubt': '''
     may; may represent; suspicious; suspicious for|of; concerning; concerning for|of|about;
@@ -332,7 +332,7 @@ CUES |= {
 'than': 'than; than with|for|of|to',
 'change': 'change; increase; decrease; improvement; progression; difference'}
 
-# %% ../../nbs/report/02_phrases.ipynb #8ddc2012
+# %% ../../nbs/report/02_phrases.ipynb #e3a877ad
 CUES |= {
 'or': 'or; versus; cannot|not is? differentiate|distinguish from',
 'and': 'and; as well as',
@@ -346,7 +346,7 @@ PUNCTUATION = {
     ',': 'comma', '(': 'comma', ')': 'comma', ';': 'break', ':': 'break', '?': 'doubt',
     '(?)': 'doubt'}
 
-# %% ../../nbs/report/02_phrases.ipynb #9b5f4b11
+# %% ../../nbs/report/02_phrases.ipynb #2b9155b2
 def _observations(name):
     "A key of a table as a tuple of observations"
     if name is None: return ()
@@ -371,14 +371,14 @@ def _plant(tree, words, kind, value):
     for word in words: tree = tree.setdefault(_one_form(word), {})
     if words: tree[None] = kind, value
 
-# %% ../../nbs/report/02_phrases.ipynb #a7b9d68d
+# %% ../../nbs/report/02_phrases.ipynb #16c843ab
 _TREE = {}
 for _text,_kind,_value in _rows():
     for _phrase in _text.split(';'):
         for _words in expand_phrase(_phrase): _plant(_TREE, _words, _kind, _value)
 for _mark,_kind in PUNCTUATION.items(): _plant(_TREE, (_mark,), _kind, None)
 
-# %% ../../nbs/report/02_phrases.ipynb #03596969
+# %% ../../nbs/report/02_phrases.ipynb #b320cd92
 def _words_of(tree):
     "Every word in a tree of phrases"
     words = {word for word in tree if word}
@@ -394,14 +394,14 @@ def _one_letter_off(word, known):
     swapped = word[:2] == known[1::-1] and word[2:] == known[2:]
     return word[1:] == known or word == known[1:] or word[1:] == known[1:] or swapped
 
-# %% ../../nbs/report/02_phrases.ipynb #8db2da01
+# %% ../../nbs/report/02_phrases.ipynb #4a02da5c
 _LONG = {}
 for _word in sorted(_VOCABULARY):
     if len(_word) >= 7: _LONG.setdefault(_word[0], []).append(_word)
 
 REAL_WORDS = set('injection inspection prevent plurals instent reserved revolved hemithorax unlike'.split())
 
-# %% ../../nbs/report/02_phrases.ipynb #b2424e64
+# %% ../../nbs/report/02_phrases.ipynb #440cc14c
 def _corrected(words):
     "The first known word that is one letter off from any of `words`, or `None`"
     for word in words:
@@ -409,7 +409,7 @@ def _corrected(words):
         for known in _LONG.get(word[0], ()):
             if abs(len(known) - len(word)) < 2 and _one_letter_off(word, known): return known
 
-# %% ../../nbs/report/02_phrases.ipynb #a490dc82
+# %% ../../nbs/report/02_phrases.ipynb #95a37d06
 def _without_plural(word):
     "The word itself, then what is left without a plural ending"
     words = [word]
@@ -419,7 +419,7 @@ def _without_plural(word):
     if word.endswith('ies'): words.append(word[:-3] + 'y')
     return words
 
-# %% ../../nbs/report/02_phrases.ipynb #5b8770fe
+# %% ../../nbs/report/02_phrases.ipynb #e8003e49
 @lru_cache(maxsize=50_000)
 def lemma(
     word:str, # A lower-case word
@@ -439,7 +439,7 @@ TOKEN = re.compile(r'''
     | [a-z]+(?:'[a-z]+)? | _+                # words, and what de-identification leaves
     | (?<=[a-z])/(?=[a-z]) | \(\?\) | [,();:?&]''', re.X)
 
-# %% ../../nbs/report/02_phrases.ipynb #4f5ee8d0
+# %% ../../nbs/report/02_phrases.ipynb #16d8a9db
 @dataclass(slots=True)
 class Item:
     "A phrase of the tables in a sentence"
@@ -448,7 +448,7 @@ class Item:
     start:int # First word
     end:int # Last word + 1
 
-# %% ../../nbs/report/02_phrases.ipynb #efe941df
+# %% ../../nbs/report/02_phrases.ipynb #634bccee
 def find_phrases(
     words:list, # Words of one sentence, each passed through `lemma`
 )->list: # `Item`s in their order

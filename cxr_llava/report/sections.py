@@ -29,7 +29,7 @@ def _plain(text):
     hidden = ('Cc', 'Cf', 'Cs', 'Co') # Control, format, surrogate, private
     return ''.join(c for c in text if c in '\n\t' or unicodedata.category(c) not in hidden)
 
-# %% ../../nbs/report/01_sections.ipynb #96a4b359
+# %% ../../nbs/report/01_sections.ipynb #810e8c4d
 _ITEM = re.compile(r'\n[ \t]*(?=(?:\d{1,2}[.)]|\(\d{1,2}\)|[-*•])[ \t]+\S)')
 _HYPHEN = re.compile(r'(?<=[A-Za-z]-)[ \t]*\n[ \t]*(?=[a-z])')
 
@@ -39,7 +39,7 @@ def _tidy(text):
     items = [' '.join(item.split()) for item in _ITEM.split('\n' + _HYPHEN.sub('', text))]
     return '\n'.join(item for item in items if item)
 
-# %% ../../nbs/report/01_sections.ipynb #08d52bff
+# %% ../../nbs/report/01_sections.ipynb #3020f578
 def clean_text(
     s:str, # Text of one section; None stays None
 )->str: # Same words, tidy spaces
@@ -63,7 +63,7 @@ class Sections:
     wet_read:str = None
     other:str = None # Text before the first heading, signatures
 
-# %% ../../nbs/report/01_sections.ipynb #b1b0a9ad
+# %% ../../nbs/report/01_sections.ipynb #31d7d2f2
 @patch
 def as_dict(self:Sections): # Name -> text
     "The sections that are there"
@@ -97,7 +97,7 @@ _SPELLINGS = dict(
     technique=r'''(?:imaging |exam |study )?techniques?|views?|projections?
         |procedure(?: description)?|protocol|procedure comments?''')
 
-# %% ../../nbs/report/01_sections.ipynb #d52dff0b
+# %% ../../nbs/report/01_sections.ipynb #bab6585b
 _SPELLINGS |= dict(
     examination=r'''(?:type of )?(?:examinations?|exams?|study|exam type|study type|procedures? performed)
         |(?:exam|study) (?:description|date)''',
@@ -115,12 +115,12 @@ _SPELLINGS |= dict(
         |patient(?: name| id)?|referring physician
         |(?:reading |interpreting |attending |staff )?radiologist''')
 
-# %% ../../nbs/report/01_sections.ipynb #12a53f41
+# %% ../../nbs/report/01_sections.ipynb #361e2390
 _LAYOUT = re.compile(r'\n\s*')
 _NAME = re.compile('|'.join(f'(?P<{key}>{_LAYOUT.sub("", names)})' for key,names in _SPELLINGS.items()), re.I)
 _MAIN = ('findings', 'impression', 'conclusion', 'indication', 'comparison', 'technique', 'examination')
 
-# %% ../../nbs/report/01_sections.ipynb #1459252f
+# %% ../../nbs/report/01_sections.ipynb #bf3e8498
 @lru_cache(1 << 14)
 def section_of(
     heading:str, # A heading without its marks
@@ -135,7 +135,7 @@ def section_of(
     near = get_close_matches(name.lower(), _MAIN, 1, .87)
     return section_of(near[0]) if near else None
 
-# %% ../../nbs/report/01_sections.ipynb #1ce046b1
+# %% ../../nbs/report/01_sections.ipynb #4207dc3d
 @dataclass(order=True)
 class Heading:
     "A heading of a report"
@@ -158,7 +158,7 @@ def _begins(text, at, mark, name, key, alone=False):
     if alone: return len(name) > 3 and (fresh or name[0].isupper() and ended)
     return fresh or ended or name[0].isupper() or bool(_STRONG.fullmatch(name))
 
-# %% ../../nbs/report/01_sections.ipynb #1b30a6a4
+# %% ../../nbs/report/01_sections.ipynb #a51d6ed8
 _MARK = re.compile(
     r'[ \t]*(?:#{1,6}[ \t]*|>[ \t]*|[-+•][ \t]+|\(?\d{1,2}[.)][ \t]+)?(?:\*\*\*?|__(?!_)|\*|\[)?[ \t]*')
 _SEPARATOR = re.compile(
@@ -204,7 +204,7 @@ def _capital_inline(name, before):
     if len(name) < 4 or last.isalnum() and not last.islower() and not strong: return False
     return last not in ('/', '&', '-') and not re.search(r'\b(?:AND|OF|THE|FOR|NO)[ \t]*$', before)
 
-# %% ../../nbs/report/01_sections.ipynb #66ca5ca7
+# %% ../../nbs/report/01_sections.ipynb #06eb2cc6
 def _inline(text, at, name, bold):
     "Is a name inside a line, before a colon, a heading?"
     before = text[max(0, at - 40):at]
@@ -228,7 +228,7 @@ def _names_before(text, at, colon):
         name = text[word.start():colon].rstrip()
         if section_of(name): yield word.start(), name
 
-# %% ../../nbs/report/01_sections.ipynb #53bc423d
+# %% ../../nbs/report/01_sections.ipynb #595764fc
 def _inline_heads(text, at, end):
     "The headings inside text[at:end], a part of one line"
     for colon in _COLON.finditer(text, at, end):
@@ -271,7 +271,7 @@ def _candidates(text):
             if text.find(':', start, end) >= 0 or '：' in line: yield from _inline_heads(text, start, end)
         at += len(line) + 1
 
-# %% ../../nbs/report/01_sections.ipynb #29895a1c
+# %% ../../nbs/report/01_sections.ipynb #6e17cd7e
 def find_headings(
     text:str, # A report
 )->list: # `Heading`s in order, none overlapping
@@ -285,7 +285,7 @@ def find_headings(
         kept.append(head)
     return kept
 
-# %% ../../nbs/report/01_sections.ipynb #ced31204
+# %% ../../nbs/report/01_sections.ipynb #a6f04abe
 def split_at_headings(
     text:str, # A report
 )->tuple: # Text before the first heading; (section, text) of each part in order
@@ -306,7 +306,7 @@ def write_sections(
     parts = dict(FINDINGS=findings, IMPRESSION=impression)
     return '\n\n'.join(f'{name}:\n{_QUOTED.sub(" ", text)}' for name,text in parts.items() if text is not None)
 
-# %% ../../nbs/report/01_sections.ipynb #06e1ca10
+# %% ../../nbs/report/01_sections.ipynb #9c946265
 _UNQUOTED = re.compile(r'^ (?= *(?:FINDINGS|IMPRESSION):)', re.M)
 _BODY = r'(?:(?!^(?:FINDINGS|IMPRESSION):)[\s\S])*'
 _OWN = re.compile(
@@ -320,7 +320,7 @@ def read_written(
     own = _OWN.fullmatch(text)
     return own and tuple(part if part is None else _UNQUOTED.sub('', part) for part in own.groups())
 
-# %% ../../nbs/report/01_sections.ipynb #9dfac54a
+# %% ../../nbs/report/01_sections.ipynb #0994cd33
 def join_sections(
     findings:str, # Text, '' or None to leave the section out
     impression:str, # Text, '' or None to leave the section out
@@ -328,7 +328,7 @@ def join_sections(
     "The same of tidied text"
     return write_sections(clean_text(findings), clean_text(impression))
 
-# %% ../../nbs/report/01_sections.ipynb #64395871
+# %% ../../nbs/report/01_sections.ipynb #09ebed1c
 def _read_own(text):
     "Sections of what `join_sections` wrote, else None"
     parts = read_written(text)
@@ -340,7 +340,7 @@ def _is_prose(text):
     if len(text.split()) < 3 or not re.search(r'[a-z]', text): return False
     return bool(re.search(r'[.!?]\s*$|[.!?]\s', text.strip()))
 
-# %% ../../nbs/report/01_sections.ipynb #67d7e8f8
+# %% ../../nbs/report/01_sections.ipynb #a7c1b997
 @dataclass
 class Part:
     "Text under one heading"
@@ -373,7 +373,7 @@ def _parts(text):
         else: parts.append(Part(section, body, late))
     return before, parts
 
-# %% ../../nbs/report/01_sections.ipynb #2c2ab112
+# %% ../../nbs/report/01_sections.ipynb #35a74473
 def _gather(parts):
     "Section -> text; parts of an addendum count only where nothing else does"
     sections = {}
@@ -397,7 +397,7 @@ def _json_object(text):
     except (ValueError, RecursionError): return None
     return value if isinstance(value, dict) else None
 
-# %% ../../nbs/report/01_sections.ipynb #a79e2da3
+# %% ../../nbs/report/01_sections.ipynb #9b0d7e33
 def read_json_sections(
     text:str, # Any text
 )->Sections: # None when it is no JSON object with findings or impression
@@ -422,7 +422,7 @@ def _no_tags(text):
     if '<' not in text or not _HTML.search(text): return text
     return _TAG.sub(lambda tag: '\n' if tag[1] else ' ', text)
 
-# %% ../../nbs/report/01_sections.ipynb #bb1778e1
+# %% ../../nbs/report/01_sections.ipynb #42d1e278
 def _line(line):
     "A line with single spaces; nothing for a line drawn across the page"
     line = ' '.join(line.split())
@@ -432,7 +432,7 @@ def _lines(text):
     "A report as plain lines"
     return '\n'.join(map(_line, _no_tags(_plain(text)).split('\n')))
 
-# %% ../../nbs/report/01_sections.ipynb #51d903e9
+# %% ../../nbs/report/01_sections.ipynb #ccc5afc0
 _TITLE = re.compile(r'^ ?(?:final report|radiology report|chest x-?ray(?: report)?|report) ?[:.]? ?$', re.I | re.M)
 
 def _untitled(text):
@@ -441,7 +441,7 @@ def _untitled(text):
     first = next((n for n,paragraph in enumerate(paragraphs) if _is_prose(paragraph)), len(paragraphs))
     return '\n\n'.join(paragraphs[:first]), '\n\n'.join(paragraphs[first:])
 
-# %% ../../nbs/report/01_sections.ipynb #159d6eba
+# %% ../../nbs/report/01_sections.ipynb #002a89a7
 def _find_findings(before, parts, sections):
     "(text before the first heading, sections), with findings when unannounced ones are there"
     parts, stray = _without_strays(parts)
@@ -463,7 +463,7 @@ def _read_sections(text):
     if lead: sections['other'] = f'{lead} {sections.get("other", "")}'.strip()
     return Sections(**sections)
 
-# %% ../../nbs/report/01_sections.ipynb #b0b1db97
+# %% ../../nbs/report/01_sections.ipynb #41c9be3b
 def parse_sections(
     text:str, # A report as typed; None or NaN counts as no text
 )->Sections: # None where absent
@@ -487,7 +487,7 @@ _PRIOR = re.compile('|'.join((
     rf'\b(?:has|have) (?:\w+ly )?(?:{_CHANGED})\b|\b(?:improved|worsened|worsening|improving|resolving)\b',
     r'\bremains?\b|\bnow (?:seen|present)\b|\b(?:is|are) new\b|\bnew (?:since|from|compared)\b|\bnewly\b')), re.I)
 
-# %% ../../nbs/report/01_sections.ipynb #ffa35cea
+# %% ../../nbs/report/01_sections.ipynb #94331181
 _PREFIX = re.compile(r'^\(?\d{1,2}[.)]$|\b(?:Drs?|Mr|Mrs|Ms|vs|approx|No|St)\.$')
 _SENTENCE = re.compile(r'(?<=[.!?])\s+(?=[A-Z0-9(])|\n+')
 
@@ -508,13 +508,13 @@ def prior_references(
     "Sentences that cannot be judged from one X-ray alone"
     return [sentence for sentence in sentences(text) if _PRIOR.search(sentence)]
 
-# %% ../../nbs/report/01_sections.ipynb #dae3d6d1
+# %% ../../nbs/report/01_sections.ipynb #0ad3a487
 def _renumber(text):
     "A list that lost items, numbered from 1 again"
     numbers = iter(range(1, 100 + text.count('\n')))
     return re.sub(r'^\d{1,2}([.)])(?= )', lambda item: f'{next(numbers)}{item[1]}', text, flags=re.M)
 
-# %% ../../nbs/report/01_sections.ipynb #abf7479d
+# %% ../../nbs/report/01_sections.ipynb #7ec651fb
 def drop_priors(
     text:str, # A section
 )->str: # Without those sentences

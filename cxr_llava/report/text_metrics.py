@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from ..core.files import CXRError
 
-# %% ../../nbs/report/04_text_metrics.ipynb #bed4333e
+# %% ../../nbs/report/04_text_metrics.ipynb #64bf95b7
 _CAPITALS_AND_COLON = ''.join(map(chr, range(ord(':'), ord('[') + 1))) # A range in R2Gen's pattern, by mistake
 _DROPPED = str.maketrans('', '', '.,?;*!%^&_+()]{}"/\\\'' + _CAPITALS_AND_COLON)
 
@@ -51,7 +51,7 @@ def tokenise(
     if how == 'raw': return text.split()
     raise CXRError(f'There is no tokenisation {how!r}: choose from {", ".join(TOKENISERS)}.')
 
-# %% ../../nbs/report/04_text_metrics.ipynb #b4a3fe6e
+# %% ../../nbs/report/04_text_metrics.ipynb #90d0d37e
 def _refuse_missing(texts, name):
     "Raise `CXRError` at the first text that is none"
     for i,text in enumerate(texts):
@@ -79,7 +79,7 @@ def _shared(words, others, run):
     mine, theirs = (Counter(zip(*(o[i:] for i in range(run)))) for o in (words, others))
     return sum(min(count, theirs[gram]) for gram,count in mine.items() if gram in theirs)
 
-# %% ../../nbs/report/04_text_metrics.ipynb #bc6c9c49
+# %% ../../nbs/report/04_text_metrics.ipynb #7f865c9e
 def bleu_stats(
     preds, # Reports
     refs, # Their references, one each
@@ -110,7 +110,7 @@ def bleu_from_stats(
         scores[f'bleu{run}'] = float(score) if np.ndim(score) == 0 else score
     return scores
 
-# %% ../../nbs/report/04_text_metrics.ipynb #adfc61c1
+# %% ../../nbs/report/04_text_metrics.ipynb #ca1b05b8
 def bleu(
     preds, # Reports
     refs, # Their references, one each
@@ -131,7 +131,7 @@ def _common_subsequence(words, others):
         row = (row + hits | row - hits) & full
     return len(others) - row.bit_count()
 
-# %% ../../nbs/report/04_text_metrics.ipynb #ac7a4f28
+# %% ../../nbs/report/04_text_metrics.ipynb #ce16bd81
 def _f_measure(common, length, wanted):
     "Harmonic mean of precision and recall; 0 when nothing is common"
     return 2*common/(length + wanted) if common else 0.
@@ -153,7 +153,7 @@ def rouge_stats(
     pairs = zip(*checked_pairs(preds, refs))
     return np.array([_rouge_pair(tokenise(pred, 'words'), tokenise(ref, 'words')) for pred,ref in pairs], dtype=float)
 
-# %% ../../nbs/report/04_text_metrics.ipynb #a1ccdefa
+# %% ../../nbs/report/04_text_metrics.ipynb #b77d2b83
 def rouge(
     preds, # Reports
     refs, # Their references, one each
@@ -189,7 +189,7 @@ def metric_class(
     _Metric.__name__ = _Metric.__qualname__ = name
     return _Metric
 
-# %% ../../nbs/report/04_text_metrics.ipynb #56cb1611
+# %% ../../nbs/report/04_text_metrics.ipynb #ea9712d2
 def __getattr__(name):
     "`BleuMetric` and `RougeMetric`, made when asked for"
     if name in _SCORES: return metric_class(name)

@@ -52,17 +52,13 @@ def check_stages(self:RunConfig):
         if name not in CONFIGS: raise unknown_key(name, CONFIGS, '--stages')
 
 # %% ../../nbs/score/12_job.ipynb #1a2e3e71
-def route(
-    setting:str, # Its name
-)->list: # Names of stages
+def route(setting:str)->list: # Names of stages
     "Find the stages that have a setting"
     return [stage for stage,cls in CONFIGS.items() if setting in cls.known()]
 
 # %% ../../nbs/score/12_job.ipynb #e6b04e8f
 @patch(cls_method=True)
-def known(
-    cls:RunConfig
-)->dict: # Name -> (type, default, help)
+def known(cls:RunConfig)->dict: # Name -> (type, default, help)
     "Own settings and those of all stages"
     own = Config.known.__func__(cls)
     res = {name: own[name] for name in ('run', 'stages')}
@@ -127,31 +123,21 @@ STAGE_FILES = dict(
     eval=StageFiles(('data_path', 'image_root', 'predictions', 'references'), {'test.json': 'data_path', 'adapter': 'model_path'}))
 
 # %% ../../nbs/score/12_job.ipynb #f59ec7df
-def made_by(
-    stage:str, # Name of a stage
-    cfg, # Its config
-)->set: # Absolute paths
+def made_by(stage:str, cfg)->set: # Absolute paths
     "List what a stage will have written for later ones"
     paths = [run_root(cfg.run)/name for name in STAGE_FILES[stage].makes]
     if stage == 'finetune': paths += [run_paths(cfg)[name] for name in ('adapter', 'best')]
     return {os.path.abspath(path) for path in paths}
 
 # %% ../../nbs/score/12_job.ipynb #c20d5ba6
-def check_path(
-    path:str, # As given
-    setting:str, # That named it
-):
+def check_path(path:str, setting:str):
     "Check that a named file or folder exists. Raises `CXRError`"
     if not Path(path).exists(): raise CXRError(f'{path} does not exist: check --{setting}.')
     is_file = setting in ('data', 'val', 'data_path', 'predictions')
     if is_file and Path(path).is_dir(): raise CXRError(f'{path} is a folder: give a file inside it with --{setting}.')
 
 # %% ../../nbs/score/12_job.ipynb #59b8275f
-def check_paths(
-    stage:str, # Name of a stage
-    cfg, # Its config
-    made=(), # Absolute paths that will be there
-):
+def check_paths(stage:str, cfg, made=()):
     "Check all files and folders that are named for a stage. Raises `CXRError`"
     for setting in STAGE_FILES[stage].named:
         value = getattr(cfg, setting, '')
@@ -161,11 +147,7 @@ def check_paths(
             if path and os.path.abspath(path) not in made: check_path(path, setting)
 
 # %% ../../nbs/score/12_job.ipynb #5c1e70a6
-def check_needs(
-    stage:str, # Name of a stage
-    cfg, # Its config
-    made=(), # Absolute paths that will be there
-):
+def check_needs(stage:str, cfg, made=()):
     "Check that the files of other stages are there. Raises `CXRError`"
     if getattr(cfg, 'predictions', ''): return # reports of others need no model
     for name,instead in STAGE_FILES[stage].needs.items():
@@ -174,9 +156,7 @@ def check_needs(
         find_artifact(name, cfg.run, needed_by=f'the {stage} stage') # raises
 
 # %% ../../nbs/score/12_job.ipynb #3c3d78f0
-def check_adapter(
-    path:str, # Folder, or hub id with its commit
-):
+def check_adapter(path:str):
     "Check that an adapter is whole, as far as it is here. Raises `CXRError`"
     from cxr_llava.vlm.adapters import adapter_folder, read_adapter
     from cxr_llava.vlm.bases import is_hub_id, pinned
@@ -184,11 +164,7 @@ def check_adapter(
     else: read_adapter(adapter_folder(path))
 
 # %% ../../nbs/score/12_job.ipynb #45c49042
-def check_stage(
-    stage:str, # Name of a stage
-    cfg, # Its config
-    made, # Absolute paths that will be there
-):
+def check_stage(stage:str, cfg, made):
     "Check everything about one stage. Raises `CXRError`"
     from cxr_llava.vlm.bases import base_name
     check_paths(stage, cfg, made)
@@ -199,9 +175,7 @@ def check_stage(
         if os.path.abspath(cfg.model_path) not in made: check_adapter(cfg.model_path)
 
 # %% ../../nbs/score/12_job.ipynb #5c1e70a8
-def preflight(
-    cfg:RunConfig, # The job
-):
+def preflight(cfg:RunConfig):
     "Refuse what would stop a later stage, before the first one. Raises `CXRError`"
     made = set()
     for stage in cfg.names():

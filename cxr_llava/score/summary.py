@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'NEXT', 'written', 'the_adapter', 'training_of', 'facts_of', 'one_case', 'piece', 'summary_page',
-           'summary_of', 'summarise', 'print_summary', 'Table', 'results_table', 'report_picture']
+           'summary_of', 'summarise', 'print_summary', 'results_table']
 
 # %% ../../nbs/score/13_summary.ipynb #93b032a3
 import os, shlex, time
@@ -41,18 +41,14 @@ def written(
     return res
 
 # %% ../../nbs/score/13_summary.ipynb #5c1e70b2
-def the_adapter(
-    cfg:RunConfig, # The job
-)->str: # Folder or hub id; `None` without one
+def the_adapter(cfg:RunConfig)->str: # Folder or hub id; `None` without one
     "Find the adapter that the page is about"
     is_judged = 'eval' in cfg.names() and not cfg.eval.predictions
     if is_judged: return cfg.eval.model_path or str(find_artifact('adapter', cfg.run))
     if 'finetune' in cfg.names(): return str(run_paths(cfg.finetune)['adapter'])
 
 # %% ../../nbs/score/13_summary.ipynb #0e4fee96
-def training_of(
-    adapter, # Folder or hub id, or `None`
-)->dict: # Content of `finetune.json`
+def training_of(adapter)->dict: # Content of `finetune.json`
     "Read what the training of an adapter recorded; empty when that is not there, or of another adapter"
     from cxr_llava.vlm.adapters import read_adapter
     if not adapter or not Path(adapter).is_dir(): return {}
@@ -86,9 +82,7 @@ def _has_target(report):
     return any(labels[name] == 1 for name in TARGETS)
 
 # %% ../../nbs/score/13_summary.ipynb #78936653
-def one_case(
-    cfg:EvalConfig, # Settings of the evaluation
-): # As `cxr_llava.score.page.case_card` takes it, or None
+def one_case(cfg:EvalConfig): # As `cxr_llava.score.page.case_card` takes it, or None
     "Draw a study that was evaluated; none when the reports were made elsewhere"
     from cxr_llava.report.labels import label_report
     from cxr_llava.score.analysis import make_case
@@ -121,11 +115,7 @@ def _score_parts(metrics):
     return dict(headline=page.headline_box(metrics['headline']), gates=page.gate_tiles(metrics['gates']),
         scores=page.legend(systems) + page.main_table(systems, rows), systems=page.system_table(systems))
 
-def summary_page(
-    summary:dict, # Content of `summary.json`
-    metrics:dict=None, # Content of `metrics.json`, when the evaluation ran
-    case:dict=None, # From `one_case`
-)->str: # A complete HTML document
+def summary_page(summary:dict, metrics:dict=None, case:dict=None)->str: # A complete HTML document
     "Write the run as one self-contained page"
     from cxr_llava.score import page
     origin = dict(settings=summary['settings'], **summary['versions'], made=summary['made'])
@@ -188,26 +178,19 @@ def summarise(
     return summary
 
 # %% ../../nbs/score/13_summary.ipynb #b25ab9fd
-def print_summary(
-    summary:dict, # Content of `summary.json`
-    run, # Run folder
-):
+def print_summary(summary:dict, run):
     "Print the end of a run, for a terminal"
     say('\nWritten:')
     for o in summary['files']: say(f'  {o["name"]:18} {size_words(o["bytes"]):>10}  {o["what"]}')
     if summary['earlier']: say(f'There from earlier runs: {", ".join(o["name"] for o in summary["earlier"])}')
     headline, adapter = summary['headline'], summary['adapter']
     if headline: say(f'\n{headline["text"]} {headline.get("reason") or ""}'.rstrip())
-    say(f'\nDone in {duration_words(summary["total_seconds"])}, peak memory {summary["peak_memory_gb"]:.1f} GB. Research and education only, not a medical device.')
+    say(f'\nDone in {duration_words(summary["total_seconds"])}, peak memory {summary["peak_memory_gb"]:.1f} GB. '
+        'Research and education only, not a medical device.')
     say(f'Open {run}/summary.html in a browser.')
     if not adapter: return
     if (Path(run)/adapter).exists(): adapter = os.path.normpath(Path(run)/adapter)
     say(f'A report for an X-ray of yours: cxr_report XRAY.png --lora_repo {shlex.quote(adapter)}')
-
-# %% ../../nbs/score/13_summary.ipynb #dd1286a5
-class Table(str):
-    "Markdown that shows itself in a notebook"
-    def _repr_markdown_(self): return str(self)
 
 # %% ../../nbs/score/13_summary.ipynb #03378e65
 def _f1_words(scores):
@@ -219,8 +202,9 @@ def _f1_words(scores):
 # %% ../../nbs/score/13_summary.ipynb #9ab23e6d
 def results_table(
     run, # Run folder, or a folder that holds its `metrics.json` and `summary.json`
-)->Table: # Markdown
+): # `IPython.display.Markdown`
     "Write the main scores of a run with interval and n"
+    from IPython.display import Markdown
     metrics, summary = read_json(Path(run)/'metrics.json'), read_json(Path(run)/'summary.json')
     lines = ['| system | macro F1, six pathologies | BLEU-4 |', '|---|---|---|']
     for name,system in metrics['systems'].items():
@@ -229,27 +213,6 @@ def results_table(
         lines.append(f'| {system.get("title", name)} | {_f1_words(system["clinical"]["macro 6"])} | {bleu} |')
     health = ', '.join(f'{gate["title"].lower()}: {gate["status"]}' for gate in metrics['gates'].values())
     origin = metrics['provenance']
-    return Table('\n'.join(lines) + f'\n\nn={origin["n"]} test studies, 95 % intervals, labels by {origin["labeller"]}. '
+    return Markdown('\n'.join(lines) + f'\n\nn={origin["n"]} test studies, 95 % intervals, labels by {origin["labeller"]}. '
         f'Health checks: {health}. Whole job: {duration_words(summary["total_seconds"])}, {summary["peak_memory_gb"]:.1f} GB, '
         f'on {summary["versions"].get("device", "cpu")}.')
-
-# %% ../../nbs/score/13_summary.ipynb #3c6bd2a4
-def report_picture(
-    im, # X-ray, a `PIL.Image`
-    report, # Anything whose `str` is the report
-): # A `PIL.Image`, as small as it may be
-    "Draw an X-ray beside its report"
-    import io, textwrap
-    from PIL import Image
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(8.4, 3.3), facecolor='white')
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.55])
-    left.imshow(im, cmap='gray')
-    left.axis('off')
-    right.axis('off')
-    lines = [part for line in str(report).splitlines() for part in (textwrap.wrap(line, 58) or [''])]
-    right.text(0, 1, '\n'.join(lines[:16]), va='top', fontsize=10.5, linespacing=1.45, transform=right.transAxes)
-    figure.tight_layout()
-    png = io.BytesIO()
-    figure.savefig(png, format='png', dpi=100)
-    return Image.open(png).convert('P', palette=Image.Palette.ADAPTIVE, colors=64)
