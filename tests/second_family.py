@@ -39,7 +39,7 @@ class QwenVL(Family):
         return self.vision_tower(model)(pixels.flatten(0, 1), grid_thw=grid).pooler_output.reshape(len(pixels), -1, 64).mean(1)
     def shape(self, config):
         text, patches = config['text_config'], (SIZE//PATCH)**2
-        return Shape(text['hidden_size'], text['num_hidden_layers'], text['intermediate_size'], text['vocab_size'], 32, 32, 2, patches, patches//MERGE**2, {})
+        return Shape(text['hidden_size'], text['num_hidden_layers'], text['intermediate_size'], text['vocab_size'], 32, 32, 2, patches, patches//MERGE**2, dict(vision=60_000, projector=30_000))
 
 class QwenProcessor(types.SimpleNamespace):
     def __init__(self, tokenizer, image_processor): super().__init__(tokenizer=tokenizer, image_processor=image_processor)

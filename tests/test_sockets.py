@@ -68,6 +68,20 @@ def test_a_second_model_family(qwen):
     longer = fam.encode(m.processor, [*turns[:1], {'from': 'gpt', 'value': 'FINDINGS:\nThe heart is large.'}])
     learn_a_step(model, processor, [dict(ids=i, labels=l, images=[str(qwen/'x.png')]) for i,l in ((ids, labels), longer)])
 
+def test_a_second_family_is_finetuned(qwen, tmp_path):
+    "Planned, trained with the collator and recomputed layers, looked at, saved, and loaded again"
+    from cxr_llava.core.files import read_json
+    from cxr_llava.finetune import finetune
+    from cxr_llava.train.settings import FinetuneConfig
+    from cxr_llava.vlm.load import load_model
+    from made_up import conversations, losses
+    data = conversations(tmp_path, 8)
+    adapter = finetune(FinetuneConfig(base=str(qwen), device='cpu', data=str(data), out=str(tmp_path/'adapter'), epochs=4, lr=1e-2, dropout=0., batch=2, evals=1, checkpointing='2'))
+    steps = losses(tmp_path)
+    assert len(steps) == 8 and steps[-1][1] < steps[0][1]
+    assert read_json(tmp_path/'finetune.json')['look']['texts'] == 4
+    assert load_model(str(adapter), base=str(qwen)).generate_report(tmp_path/'0.png', max_new_tokens=8)
+
 def test_written_as_transformers_writes(qwen):
     "The loop around the model gives the tokens of `generate`"
     import torch

@@ -36,7 +36,8 @@ def _file_text(path):
     except FileNotFoundError: raise CXRError(f'{path} does not exist: check the name.') from None
     except IsADirectoryError: raise CXRError(f'{path} is a folder: name the file inside it.') from None
     except UnicodeDecodeError as e:
-        raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): give JSON, JSON lines or CSV, saved as UTF-8.') from None
+        raise CXRError(f'{path} is not UTF-8 text (byte {e.start}): '
+            'give JSON, JSON lines or CSV, saved as UTF-8.') from None
     except (EOFError, zlib.error):
         raise CXRError(f'{path} is packed by gzip and cut or damaged: copy it again.') from None
     except OSError as e: raise CXRError(f'Cannot read {path}: {e.strerror or e}.') from e
@@ -70,7 +71,8 @@ def _table(text, path):
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=max(',\t;', key=header.count))
     try: lines = [(reader.line_num, row) for row in reader]
     except csv.Error as e:
-        raise CXRError(f'{path}, line {reader.line_num} cannot be read as CSV ({e}): save it again as CSV with quotes.') from None
+        raise CXRError(f'{path}, line {reader.line_num} cannot be read as CSV ({e}): '
+            'save it again as CSV with quotes.') from None
     names = lines[0][1]
     rows = [(number, row) for number,row in lines[1:] if any(cell.strip() for cell in row)]
     if not rows: raise CXRError(f'{path} has a header and no rows: nothing to score.')
@@ -137,7 +139,8 @@ def read_records(
     if not records: raise CXRError(f'{path} has no records: nothing to score.')
     for record in records:
         if not isinstance(record.values, dict):
-            raise CXRError(f'{record.where} is not a record with an id and a text: write {{"id": ..., "prediction": ...}}.')
+            raise CXRError(f'{record.where} is not a record with an id and a text: '
+                'write {"id": ..., "prediction": ...}.')
         record.values = {plain_name(key): value for key,value in record.values.items()}
     return records
 
@@ -240,7 +243,8 @@ def _check_texts(texts, records, path, roles):
         bad = places(lambda text: as_text(text[role]) is None)
         if not bad: continue
         value = next(text[role] for text in texts if as_text(text[role]) is None)
-        raise CXRError(f'{count(bad)} whose {role} is not a text ({str(value)[:30]}): write "" for a report that is empty.')
+        raise CXRError(f'{count(bad)} whose {role} is not a text ({str(value)[:30]}): '
+            'write "" for a report that is empty.')
 
 # %% ../../nbs/score/10_external.ipynb #98ff23ec
 _SIDES = ('prediction', 'reference')
@@ -281,12 +285,12 @@ def check_ids(
     more = [key for key in have if key not in want]
     if not lost and not more: return
     if len(lost) == len(want):
-        raise CXRError(f'No id of {name} is among the {len(want)} references (such as "{more[0]}" against "{lost[0]}"): '
-            'these are different studies, or ids of another kind.')
+        raise CXRError(f'No id of {name} is among the {len(want)} references '
+            f'(such as "{more[0]}" against "{lost[0]}"): these are different studies, or ids of another kind.')
     kinds = {'studies without a prediction': lost, 'predictions without a reference': more}
     parts = [f'{len(keys)} {words}, such as "{keys[0]}"' for words,keys in kinds.items() if keys]
-    raise CXRError(f'{name} and the {len(want)} references do not match: {"; ".join(parts)}. Complete the file, or score the '
-        f'{len(want) - len(lost)} common studies with --intersection.')
+    raise CXRError(f'{name} and the {len(want)} references do not match: {"; ".join(parts)}. '
+        f'Complete the file, or score the {len(want) - len(lost)} common studies with --intersection.')
 
 # %% ../../nbs/score/10_external.ipynb #06236781
 def same_references(
@@ -306,15 +310,16 @@ def same_references(
             'score it with its own references.')
     other = [key for key,text in carried.items() if key in want and text.split() != want[key]['reference'].split()]
     if other:
-        raise CXRError(f'{path} carries other references than those given for {len(other)} studies, such as "{other[0]}": '
-            'it was made for another version of them.')
+        raise CXRError(f'{path} carries other references than those given for {len(other)} studies, '
+            f'such as "{other[0]}": it was made for another version of them.')
 
 # %% ../../nbs/score/10_external.ipynb #8f5218c0
 def _common(want, files):
     "Keep the references that every file has a prediction for; `files` holds pairs of a path and its ids"
     empty = {key for key,o in want.items() if not o['reference'].strip()}
     if empty:
-        say(f'{len(empty)} studies with an empty reference are left out, such as "{next(k for k in want if k in empty)}"')
+        first = next(key for key in want if key in empty)
+        say(f'{len(empty)} studies with an empty reference are left out, such as "{first}"')
     common = {key: o for key,o in want.items() if key not in empty and all(key in ids for _,ids in files)}
     if not common:
         paths = ', '.join(str(path) for path,_ in files)
@@ -375,8 +380,8 @@ def load_pairs(
         if not intersection: check_ids(have, want, path)
     empty = [key for key,o in want.items() if not o['reference'].strip()]
     if empty:
-        raise CXRError(f'{len(empty)} of {len(want)} references are empty (first: "{empty[0]}"): there is nothing to score against; '
-            'take these studies out of both files, or leave them out with --intersection.')
+        raise CXRError(f'{len(empty)} of {len(want)} references are empty (first: "{empty[0]}"): '
+            'there is nothing to score against; take these studies out of both files, or leave them out with --intersection.')
     pairs = [_joined(rows, want, path) for path,rows in files]
     return dict(zip(names_of(predictions), pairs)), _patients(want, [rows for _,rows in files])
 
@@ -561,8 +566,8 @@ def hopeless(e, cfg, key):
     if code == 429:
         return CXRError(f'The account behind {name} has no credit left: reports already written are kept.')
     if 300 <= code < 400:
-        return CXRError(f'{host} answered with a redirect ({code}), which is not followed since the key would go along: '
-            'give the final address with --base_url.')
+        return CXRError(f'{host} answered with a redirect ({code}), which is not followed '
+            'since the key would go along: give the final address with --base_url.')
     return CXRError(f'{host} refused the request ({code}): {redact(" ".join(e.response.text.split()), key)[:200]}')
 
 # %% ../../nbs/score/10_external.ipynb #ce0e1aa5
@@ -621,7 +626,8 @@ def _made_with(cfg, items):
     "List what the reports depend on"
     decoding = dict(temperature='0 where the model takes it', max_new_tokens=cfg.max_new_tokens)
     return dict(system=system_name(cfg), split=split_hash(items), references=reference_hash(items),
-        model=cfg.model, provider=cfg.provider, host=urlsplit(address_of(cfg)).hostname, decoding=decoding, prompt=hash_json(FORMAT), size=SIDE)
+        model=cfg.model, provider=cfg.provider, host=urlsplit(address_of(cfg)).hostname, decoding=decoding,
+        prompt=hash_json(FORMAT), size=SIDE)
 
 # %% ../../nbs/score/10_external.ipynb #567fc90f
 def _row(item, answer, key):
@@ -657,7 +663,8 @@ def _ask_all(cfg, items, file, key):
 def _send(cfg, items, file, made_with):
     "Check price and key, note what the reports are made with, and ask"
     if cfg.max_cost and cost_of(cfg, 0, 0) is None:
-        raise CXRError(f'`max_cost` cannot be held while the price of {cfg.model} is unknown: give --price_in and --price_out.')
+        raise CXRError(f'`max_cost` cannot be held while the price of {cfg.model} is unknown: '
+            'give --price_in and --price_out.')
     key = key_of(cfg)
     write_json(file.with_suffix('.meta.json'), made_with | dict(made=now(), versions=versions()))
     return _ask_all(cfg, items, file, key)
@@ -682,8 +689,8 @@ def run_outside(
         return []
     if missing: rows += _send(cfg, missing, file, made_with)
     if len(rows) < len(items):
-        raise CXRError(f'{len(rows)} of {len(items)} reports are in {file}; {len(items) - len(rows)} could not be had now: '
-            'run the same command again to go on.')
+        raise CXRError(f'{len(rows)} of {len(items)} reports are in {file}; '
+            f'{len(items) - len(rows)} could not be had now: run the same command again to go on.')
     say(f'written: {file}, {sum("refused" in row for row in rows)} refused by the model')
     return check_rows(rows, items, file.name, empty=True)
 

@@ -29,7 +29,6 @@ def encode_records(
         elif rejects is not None: rejects.add(record['id'], f'longer than {max_len} tokens', tokens=len(ids))
     return rows
 
-# %% ../../nbs/train/03_batch.ipynb #220df48a
 def _row(record, ids, labels):
     "An encoded conversation"
     images = record['image']
@@ -62,7 +61,7 @@ def data_hash(
         hashes = dict(zip(paths, pool.map(_file_hash, paths)))
     return hash_json([(row['id'], row['ids'], [hashes[path] for path in row['images']]) for row in rows])
 
-# %% ../../nbs/train/03_batch.ipynb #30034048
+# %% ../../nbs/train/03_batch.ipynb #a7925b9e
 def _file_hash(path):
     "SHA-256 of a file, `None` when it cannot be read"
     try: return sha256(path)
@@ -95,7 +94,7 @@ class XRayStore:
         pixels = torch.cat([self.pixels(path) for path in paths])
         return self.family.inputs(self.processor, pixels, ids)
 
-# %% ../../nbs/train/03_batch.ipynb #b30687d7
+# %% ../../nbs/train/03_batch.ipynb #740e4e06
 def _kept_features(features):
     "Arguments that stand for X-rays already looked at"
     from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -124,7 +123,7 @@ def fill_store(
             if good: store.kept |= zip(good, _look(model, list(good.values())))
     return bad
 
-# %% ../../nbs/train/03_batch.ipynb #e1417119
+# %% ../../nbs/train/03_batch.ipynb #c19c6440
 def _look(model, pixels):
     "Projected features of X-rays, each of shape (tokens, width)"
     import torch
@@ -149,7 +148,7 @@ def store_mode(
     only_pixels = type(family).inputs is Family.inputs
     return 'features' if fits and taken and only_pixels else 'files'
 
-# %% ../../nbs/train/03_batch.ipynb #77499aa9
+# %% ../../nbs/train/03_batch.ipynb #0a7b75af
 def open_xrays(
     model, # The base
     processor, # Its processor
@@ -192,7 +191,7 @@ class Collator:
         paths = [path for row in rows for path in row['images']]
         return batch | self.store.inputs(paths, batch['input_ids'])
 
-# %% ../../nbs/train/03_batch.ipynb #4bf3dc3f
+# %% ../../nbs/train/03_batch.ipynb #181995ac
 def _answers_only(labels):
     "Arguments that compute the vocabulary only where the next token has a label"
     from torch.nn.functional import pad
@@ -211,7 +210,7 @@ def can_trim(
     except (TypeError, ValueError, IndexError, RuntimeError): return False
     return abs(whole - trimmed) < 1e-3*max(abs(whole), 1)
 
-# %% ../../nbs/train/03_batch.ipynb #ce3900b8
+# %% ../../nbs/train/03_batch.ipynb #1dcee033
 def _loss_of(model, collate, rows):
     "Loss of one batch"
     import torch

@@ -35,7 +35,7 @@ def finish_checkpoint(
     os.replace(written, path)
     return path
 
-# %% ../../nbs/train/04_clock.ipynb #37575207
+# %% ../../nbs/train/04_clock.ipynb #5de7e280
 def _synced_files(folder):
     "Name and hash of every file of a folder, each of them safely on the disk"
     files = sorted(path for path in folder.rglob('*') if path.is_file())
@@ -43,7 +43,7 @@ def _synced_files(folder):
         with open(path, 'rb+') as opened: os.fsync(opened.fileno())
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
-# %% ../../nbs/train/04_clock.ipynb #5bf9698c
+# %% ../../nbs/train/04_clock.ipynb #ec65e9ea
 def checkpoint_info(
     path, # A checkpoint folder
 )->dict: # What `finish_checkpoint` stored, or `None`
@@ -53,16 +53,16 @@ def checkpoint_info(
         info = read_json(path/DONE)
         is_whole = all(sha256(path/name) == known for name,known in info['files'].items())
     except (CXRError, OSError, KeyError, TypeError): return None
-    return info if is_whole else None
+    if is_whole: return info
 
-# %% ../../nbs/train/04_clock.ipynb #1d91008f
+# %% ../../nbs/train/04_clock.ipynb #0773ff19
 def _stamp(path, key):
     "Steps and time of a checkpoint of this run; `None` when its list is of no use"
     try: info = read_json(path/DONE)
     except CXRError: return None
     if not isinstance(info, dict) or info.get('key') != key: return None
     stamp = info.get('step'), info.get('written')
-    return stamp if all(isinstance(number, (int, float)) for number in stamp) else None
+    if all(isinstance(number, (int, float)) for number in stamp): return stamp
 
 # %% ../../nbs/train/04_clock.ipynb #b21bed6a
 def checkpoints_of(
@@ -75,7 +75,7 @@ def checkpoints_of(
     mine = [path for path in paths if stamps[path]]
     return sorted(mine, key=lambda path: (stamps[path], path), reverse=True)
 
-# %% ../../nbs/train/04_clock.ipynb #4295db99
+# %% ../../nbs/train/04_clock.ipynb #ceef10d2
 def newest_checkpoint(
     folders:list, # Places to look
     key:str, # Of the run
@@ -85,7 +85,7 @@ def newest_checkpoint(
         if checkpoint_info(path): return path
         say(f'{path} is damaged; trying the one before it')
 
-# %% ../../nbs/train/04_clock.ipynb #ee3ddf9d
+# %% ../../nbs/train/04_clock.ipynb #82aa5d4e
 def prune(
     folder, # Where checkpoints lie
     key:str, # Of the run
@@ -101,7 +101,7 @@ def attached_checkpoints()->list: # Folders
     found = [path for folder in outputs for path in sorted(folder.glob('*checkpoints'))]
     return [path for path in found if path.is_dir()]
 
-# %% ../../nbs/train/04_clock.ipynb #be215efa
+# %% ../../nbs/train/04_clock.ipynb #2fd149bb
 def adopt(
     path, # A checkpoint
     folder, # Where this run keeps its own
@@ -115,7 +115,7 @@ def adopt(
             raise CXRError(f'{path} could not be copied whole: attach it again, or train on without it by --no-resume.')
     return folder/path.name
 
-# %% ../../nbs/train/04_clock.ipynb #8402f66c
+# %% ../../nbs/train/04_clock.ipynb #e34b0618
 def copy_writable(
     folder, # Folder to copy; it may be read-only
     to, # Where to; it must not exist
@@ -134,7 +134,7 @@ def log_rows(
     "Lines of a training log; a torn last one is left out"
     return read_jsonl(path)[0] if Path(path).is_file() else []
 
-# %% ../../nbs/train/04_clock.ipynb #a3cd1186
+# %% ../../nbs/train/04_clock.ipynb #d3a91768
 def smoothed(
     values:list, # Numbers in order
     memory:float=.9, # Weight of what was before, in [0,1)
@@ -144,7 +144,7 @@ def smoothed(
     for value in values[1:]: res.append(memory*res[-1] + (1 - memory)*value)
     return res
 
-# %% ../../nbs/train/04_clock.ipynb #f5af754e
+# %% ../../nbs/train/04_clock.ipynb #3359eaa9
 def loss_figure(
     rows:list, # From `log_rows`
 ): # A matplotlib figure
@@ -163,7 +163,7 @@ def loss_figure(
     ax.legend(frameon=False)
     return fig
 
-# %% ../../nbs/train/04_clock.ipynb #84254580
+# %% ../../nbs/train/04_clock.ipynb #b578eb3b
 def save_figure(
     fig, # A figure
     path, # PNG to write
@@ -219,19 +219,18 @@ def on_train_begin(self:Clock, args, state, control, **kw):
     write_jsonl(self.paths['log'], before)
     self.log = open(self.paths['log'], 'a', encoding='utf-8')
 
-# %% ../../nbs/train/04_clock.ipynb #ef04129d
+# %% ../../nbs/train/04_clock.ipynb #e2d41a43
 @patch
 def on_train_end(self:Clock, args, state, control, **kw):
     "Close the log"
     if self.log: self.log.close()
 
-# %% ../../nbs/train/04_clock.ipynb #0a5c2d0f
 @patch
 def on_step_begin(self:Clock, args, state, control, **kw):
     "Note the time"
     self.step_began = time.time()
 
-# %% ../../nbs/train/04_clock.ipynb #e6e91850
+# %% ../../nbs/train/04_clock.ipynb #6752ec2b
 @patch
 def on_step_end(self:Clock, args, state, control, **kw):
     "Decide about a checkpoint, stopping and looking"
@@ -244,7 +243,7 @@ def on_step_end(self:Clock, args, state, control, **kw):
         if not self.has_val: self.on_evaluate(args, state, control)
     return control
 
-# %% ../../nbs/train/04_clock.ipynb #cacec2a4
+# %% ../../nbs/train/04_clock.ipynb #44a8c1fb
 @patch
 def decide(self:Clock,
     now:float, # As `time.time` counts
@@ -273,7 +272,7 @@ def on_log(self:Clock, args, state, control, logs=None, **kw):
     self.write(state.global_step, **row, seconds=round(time.time() - self.began, 2))
     self.report(state, row)
 
-# %% ../../nbs/train/04_clock.ipynb #4aa82d81
+# %% ../../nbs/train/04_clock.ipynb #18d1be38
 @patch
 def write(self:Clock,
     step:int, # Optimiser steps done
@@ -284,7 +283,7 @@ def write(self:Clock,
     self.log.write(json.dumps(row) + '\n')
     self.log.flush()
 
-# %% ../../nbs/train/04_clock.ipynb #338bbd04
+# %% ../../nbs/train/04_clock.ipynb #1490f49a
 @patch
 def report(self:Clock,
     state, # Of the Trainer
@@ -300,7 +299,7 @@ def report(self:Clock,
         self.shown_at = now
         say(f'{where}, loss {row["loss"]:.3f}, {duration_words(left)} left')
 
-# %% ../../nbs/train/04_clock.ipynb #c7c91796
+# %% ../../nbs/train/04_clock.ipynb #39eb4643
 @patch
 def on_evaluate(self:Clock, args, state, control, metrics=None, **kw):
     "Let the model be looked at"
@@ -318,7 +317,7 @@ def on_save(self:Clock, args, state, control, **kw):
     self.missed = bool(max_over_ranks(self.full, self.device))
     self.full = False
 
-# %% ../../nbs/train/04_clock.ipynb #4cb55165
+# %% ../../nbs/train/04_clock.ipynb #996ded52
 @patch
 def name_checkpoint(self:Clock,
     step:int, # Of the checkpoint just written
@@ -334,7 +333,7 @@ def name_checkpoint(self:Clock,
         return False
     return True
 
-# %% ../../nbs/train/04_clock.ipynb #560ca960
+# %% ../../nbs/train/04_clock.ipynb #576307b6
 @patch
 def clean_up(self:Clock,
     step:int, # Of the checkpoint just written

@@ -31,7 +31,7 @@ def add_lora(
     adapted.cxr = model.cxr
     return adapted
 
-# %% ../../nbs/train/05_loop.ipynb #659c5973
+# %% ../../nbs/train/05_loop.ipynb #cdb74139
 def trainable(
     model, # A model
 )->int:
@@ -81,7 +81,7 @@ def run_order(
     for epoch in range(math.ceil(size/n)): order += np.random.default_rng([seed, epoch]).permutation(n).tolist()
     return order[:size]
 
-# %% ../../nbs/train/05_loop.ipynb #cd1b6c3f
+# %% ../../nbs/train/05_loop.ipynb #dab5c1ed
 def total_steps(
     epochs:float, # Passes over the data
     n:int, # Conversations
@@ -90,7 +90,7 @@ def total_steps(
     "Optimiser steps of the whole run"
     return max(1, math.ceil(epochs*n/effective - 1e-9))
 
-# %% ../../nbs/train/05_loop.ipynb #e1d81428
+# %% ../../nbs/train/05_loop.ipynb #1638ba94
 @dataclass
 class Stream:
     "Conversations in the order in which they are learned from"
@@ -100,13 +100,13 @@ class Stream:
     def __len__(self): return len(self.order)
     def __getitem__(self, i): return self.rows[self.order[i]]
 
-# %% ../../nbs/train/05_loop.ipynb #79a75496
+# %% ../../nbs/train/05_loop.ipynb #3ea3f5a6
 def _mixed(precision, capability):
     "What the arithmetic is done in; on a CPU always 32 bits"
     if capability is None: return 'fp32'
     return half_precision(capability) if precision == 'nf4' else precision
 
-# %% ../../nbs/train/05_loop.ipynb #dd914b47
+# %% ../../nbs/train/05_loop.ipynb #a1fc42b1
 def _arguments(cfg, steps, micro, passes, mixed, workers, cuda):
     "The Trainer's settings by name"
     several_cpus = not cuda and rank_and_count()[1] > 1
@@ -161,7 +161,7 @@ def _trainer_class(clock):
                 clock.full = True
     return InOrder
 
-# %% ../../nbs/train/05_loop.ipynb #ad271dcc
+# %% ../../nbs/train/05_loop.ipynb #22c1447a
 def make_trainer(
     model, # With adapter
     args, # From `trainer_args`
@@ -231,7 +231,7 @@ def find_room(
         if rank_and_count()[0] == 0: say(f'memory: a micro-batch of {way.micro}{all_layers} is too much; trying less')
     raise CXRError('The GPU has too little memory for one study: use --precision nf4, a smaller --max_len, or close what else uses it.')
 
-# %% ../../nbs/train/05_loop.ipynb #ba11ddef
+# %% ../../nbs/train/05_loop.ipynb #faad731f
 def _seconds_if_it_fits(model, collate, rows, micro, mixed):
     "Seconds of a pass, `None` when memory runs out"
     try: return step_seconds(model, collate, rows, micro, mixed)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['GPUS', 'GIB', 'COUNTED', 'NF4', 'BYTES', 'CONTEXT', 'EFFICIENCY', 'LAUNCH', 'LETTERS', 'MOST', 'RESERVE', 'LOADING',
            'FORMATS', 'PARTS', 'Device', 'cpu', 'parse_gpu', 'local_gpus', 'base_config', 'model_shape', 'base_shape',
-           'lora_weights', 'weight_bytes', 'activation_bytes', 'logit_bytes', 'cache_bytes', 'memory', 'step_flops',
-           'vision_flops', 'study_seconds', 'Load', 'encoded_load', 'answer_tokens', 'guessed_load', 'Way',
-           'half_precision', 'open_precisions', 'ways', 'shares', 'Costs', 'fastest', 'Plan', 'make_plan', 'plan_lines']
+           'lora_weights', 'weight_bytes', 'recomputed_layers', 'activation_bytes', 'logit_bytes', 'cache_bytes',
+           'memory', 'step_flops', 'vision_flops', 'study_seconds', 'Load', 'encoded_load', 'answer_tokens',
+           'guessed_load', 'Way', 'half_precision', 'open_precisions', 'ways', 'shares', 'Costs', 'fastest', 'Plan',
+           'make_plan', 'plan_lines']
 
 # %% ../../nbs/train/01_plan.ipynb #a967e7ee
 import itertools, math, os, re
@@ -30,7 +31,7 @@ class Device:
     @property
     def is_cpu(self): return tuple(self.capability) == (0, 0)
 
-# %% ../../nbs/train/01_plan.ipynb #d6e3c2d5
+# %% ../../nbs/train/01_plan.ipynb #83492cf5
 GPUS = {device.name: device for device in (
     Device('T4', 14.56, (7, 5), 24, 250),
     Device('P100', 15.9, (6, 0), 10, 550),
@@ -43,7 +44,7 @@ GPUS = {device.name: device for device in (
     Device('H100', 79.1, (9, 0), 590, 2600),
     Device('H200', 139.8, (9, 0), 590, 3700))}
 
-# %% ../../nbs/train/01_plan.ipynb #e95dfb0c
+# %% ../../nbs/train/01_plan.ipynb #ab8c81c2
 GIB = 2**30 # Bytes
 
 def cpu()->Device:
@@ -68,7 +69,7 @@ def parse_gpu(
     if device: return device, count
     raise CXRError(f'`{text}` is not in the table of GPUs: give one of {", ".join(GPUS)}, such as "T4 x2".')
 
-# %% ../../nbs/train/01_plan.ipynb #734928c5
+# %% ../../nbs/train/01_plan.ipynb #777e4fe3
 def _find_gpu(name):
     "The GPU of the table whose words are all in a name, the largest of several"
     words = re.sub(r'[^a-z0-9]', ' ', name.lower())
@@ -95,7 +96,7 @@ def local_gpus(
     memory = found.total_memory*allowed(index)/GIB
     return Device(known.name, memory, torch.cuda.get_device_capability(index), known.tflops, known.bandwidth), count
 
-# %% ../../nbs/train/01_plan.ipynb #4fb0ce9d
+# %% ../../nbs/train/01_plan.ipynb #02bc5fb8
 def _known_speed(found):
     "A GPU of the table; any other is guessed from its multiprocessors, of which a T4 has 40"
     try: return parse_gpu(found.name)[0]
@@ -103,7 +104,7 @@ def _known_speed(found):
     size = found.multi_processor_count/40
     return Device(found.name, 0, (0, 0), 24*size, 250*size)
 
-# %% ../../nbs/train/01_plan.ipynb #706faeaa
+# %% ../../nbs/train/01_plan.ipynb #13d31b2d
 def base_config(
     base:str, # Name as in `BASES`, hub id or folder
 )->dict: # Content of its `config.json`
@@ -141,7 +142,7 @@ def lora_weights(
     "Weights that learn"
     return shape.layers*r*(3*shape.width + shape.kv)
 
-# %% ../../nbs/train/01_plan.ipynb #2d349aca
+# %% ../../nbs/train/01_plan.ipynb #bee7572d
 NF4 = .5 + 1/64 + 4/(64*256) # Bytes of a weight
 BYTES = dict(fp32=4, fp16=2, bf16=2)
 
@@ -153,6 +154,14 @@ def weight_bytes(
     total = sum(shape.weights.values())
     if precision == 'nf4': return shape.linear*NF4 + (total - shape.linear)*2
     return total*BYTES[precision]
+
+# %% ../../nbs/train/01_plan.ipynb #f0f2a451
+def recomputed_layers(
+    shape:Shape, # Of the model
+    every:int, # Layers recomputed: 0 none, 1 all, n every n-th
+)->int:
+    "How many layers are recomputed"
+    return math.ceil(shape.layers/every) if every else 0
 
 # %% ../../nbs/train/01_plan.ipynb #042925f8
 def activation_bytes(
@@ -169,11 +178,11 @@ def activation_bytes(
     lora = 2*width*(size + mask) if dropout else 4*width
     attention, mlp = 2*width + 2*shape.kv, 3*shape.mlp
     layer = tokens*(8*width + lora + size*(attention + mlp))
-    redone = math.ceil(shape.layers/every) if every else 0
+    redone = recomputed_layers(shape, every)
     kept = (shape.layers - redone)*layer + redone*tokens*width*size
-    return kept + layer if redone else kept
+    return kept + layer*(redone > 0)
 
-# %% ../../nbs/train/01_plan.ipynb #98b19cb1
+# %% ../../nbs/train/01_plan.ipynb #5f9e7d9a
 def logit_bytes(
     shape:Shape, # Of the model
     positions:int, # Where logits are computed, all rows together
@@ -227,11 +236,10 @@ def step_flops(
     matrices = 2*shape.linear*tokens
     head = 2*shape.width*shape.vocab*(answer if trim else tokens)
     last_matrix = 2*shape.layers*shape.width*shape.mlp*tokens
-    redone = math.ceil(shape.layers/every)/shape.layers if every else 0
-    again = (matrices + attention - last_matrix)*redone
+    again = (matrices + attention - last_matrix)*recomputed_layers(shape, every)/shape.layers
     return 2*matrices + 3*attention + again + 2*head + vision_flops(shape)
 
-# %% ../../nbs/train/01_plan.ipynb #9b1359da
+# %% ../../nbs/train/01_plan.ipynb #b9c14256
 def vision_flops(
     shape:Shape, # Of the model
 )->float: # Floating point operations
@@ -240,7 +248,7 @@ def vision_flops(
     tower = 2*shape.patches*shape.weights['vision']
     return tower + attention + 2*shape.image_tokens*shape.weights['projector']
 
-# %% ../../nbs/train/01_plan.ipynb #d4118e86
+# %% ../../nbs/train/01_plan.ipynb #cdbec72f
 EFFICIENCY = 2/3 # Of the sustained speed, reached by a training step as a rule
 LAUNCH = .0033 # Seconds the CPU needs to start a layer's work, forward and backward
 
@@ -273,13 +281,12 @@ class Load:
     answer:float = 200. # Mean tokens with a label
     longest_answer:int = 300 # Most of them
 
-# %% ../../nbs/train/01_plan.ipynb #4510d2ca
 def _load_of(lengths, answers):
     "A `Load` from the tokens of each study, and of each answer"
     rows = len(lengths)
     return Load(rows, sum(lengths)/rows, max(lengths), sum(answers)/rows, max(answers))
 
-# %% ../../nbs/train/01_plan.ipynb #9465949e
+# %% ../../nbs/train/01_plan.ipynb #e378686a
 def encoded_load(
     rows:list, # From `encode_records`
 )->Load:
@@ -292,7 +299,7 @@ def answer_tokens(
     "Tokens with a label"
     return sum(label != -100 for label in row['labels'])
 
-# %% ../../nbs/train/01_plan.ipynb #7c2d2742
+# %% ../../nbs/train/01_plan.ipynb #f1817bc3
 LETTERS = 3.2 # Of a token
 
 def _guessed_tokens(record, shape):
@@ -303,7 +310,7 @@ def _guessed_tokens(record, shape):
     template = 12*len(turns)/2
     return int(images*shape.image_tokens + sum(texts) + template + 1), int(sum(texts[1::2]) + 1)
 
-# %% ../../nbs/train/01_plan.ipynb #437367be
+# %% ../../nbs/train/01_plan.ipynb #ddc93fe2
 def _is_conversation(record): return isinstance(record, dict) and isinstance(record.get('conversations', []), list)
 
 def guessed_load(
@@ -321,7 +328,7 @@ def guessed_load(
     if not short: raise CXRError(f'No conversation is short enough for {max_len} tokens: raise --max_len.')
     return _load_of(*zip(*short))
 
-# %% ../../nbs/train/01_plan.ipynb #4591eb33
+# %% ../../nbs/train/01_plan.ipynb #1d752415
 @dataclass(frozen=True)
 class Way:
     "One way to train"
@@ -329,7 +336,7 @@ class Way:
     micro:int # Studies per pass
     every:int # Layers recomputed: 0 none, 1 all, n every n-th
 
-# %% ../../nbs/train/01_plan.ipynb #7fb9a19b
+# %% ../../nbs/train/01_plan.ipynb #6a2d4331
 def half_precision(
     capability:tuple, # CUDA compute capability
 )->str:
@@ -337,7 +344,7 @@ def half_precision(
     from cxr_llava.vlm.bases import compute_dtype
     return 'bf16' if 'bfloat16' in str(compute_dtype('nf4', capability)) else 'fp16'
 
-# %% ../../nbs/train/01_plan.ipynb #38bbf7f9
+# %% ../../nbs/train/01_plan.ipynb #ec471844
 def open_precisions(
     dev:Device, # One of the GPUs
     on_t4:tuple=Family.on_t4, # What the model's family can run on a GPU without bfloat16
@@ -363,7 +370,7 @@ def ways(
     recomputed = [every] if every >= 0 else [0, 4, 2, 1]
     return [Way(*choice) for choice in itertools.product(precisions, micros, recomputed)]
 
-# %% ../../nbs/train/01_plan.ipynb #e17b26d2
+# %% ../../nbs/train/01_plan.ipynb #03756252
 def shares(
     effective:int, # Studies per optimiser step, all GPUs together
     gpus:int, # GPUs
@@ -371,7 +378,7 @@ def shares(
     "The most GPUs that can share a step evenly"
     return max(count for count in range(1, gpus + 1) if effective % count == 0)
 
-# %% ../../nbs/train/01_plan.ipynb #b3d726e2
+# %% ../../nbs/train/01_plan.ipynb #b5864943
 @dataclass
 class Costs:
     "What ways to train cost with one model, GPU and load"
@@ -391,7 +398,7 @@ class Costs:
         return study_seconds(self.shape, self.dev, way.precision, way.micro, self.load.tokens, self.load.answer,
             way.every, efficiency=efficiency)
 
-# %% ../../nbs/train/01_plan.ipynb #e0130d65
+# %% ../../nbs/train/01_plan.ipynb #7ca3c541
 RESERVE = 1. # GiB left free
 
 def fastest(
@@ -403,7 +410,7 @@ def fastest(
     fitting = [way for way in open_ways if costs.memory(way)['total'] <= costs.dev.memory - RESERVE]
     return min(fitting, key=cost, default=None)
 
-# %% ../../nbs/train/01_plan.ipynb #0c42e710
+# %% ../../nbs/train/01_plan.ipynb #42d429af
 def _too_large(base, open_ways, costs):
     "The sentence for a model that does not fit"
     least = min(open_ways, key=lambda way: costs.memory(way)['total'])
@@ -416,7 +423,7 @@ def _too_large(base, open_ways, costs):
     return (f'{base} does not fit: {costs.memory(least)["total"]:.1f} GiB are needed at least and a {costs.dev.name} '
         f'has {costs.dev.memory:.1f}: use {" or ".join(helps)}.')
 
-# %% ../../nbs/train/01_plan.ipynb #9f416804
+# %% ../../nbs/train/01_plan.ipynb #126da35b
 def _check_gpu(dev, precision):
     "Refuse what a GPU cannot do. Raises `CXRError`"
     if dev.is_cpu: return
@@ -425,7 +432,7 @@ def _check_gpu(dev, precision):
     if tuple(dev.capability) < (7, 0):
         raise CXRError(f"A {dev.name} is too old for today's torch: on Kaggle switch the accelerator to GPU T4 x2.")
 
-# %% ../../nbs/train/01_plan.ipynb #1a9c9d27
+# %% ../../nbs/train/01_plan.ipynb #e4029488
 @dataclass
 class Plan:
     "How a run will be trained, and what it will need"
@@ -483,7 +490,7 @@ def make_plan(
         costs.memory(way), dev.memory, seconds, costs.seconds(way, 1)/used, hours, load.rows, epochs, load.tokens,
         min(load.rows, fits), sessions, _notes(used, gpus, effective, way, dev))
 
-# %% ../../nbs/train/01_plan.ipynb #e852a593
+# %% ../../nbs/train/01_plan.ipynb #dd402e4e
 def _notes(used, gpus, effective, way, dev):
     "What else should be known"
     notes, whole = [], math.ceil(effective/gpus)*gpus
@@ -493,7 +500,7 @@ def _notes(used, gpus, effective, way, dev):
     if way.precision == 'nf4' and dev.is_cpu: notes.append('4-bit training on a CPU is for trying out')
     return notes
 
-# %% ../../nbs/train/01_plan.ipynb #61df9c12
+# %% ../../nbs/train/01_plan.ipynb #facf70ff
 FORMATS = dict(fp32='32-bit weights', fp16='fp16 weights', bf16='bf16 weights', nf4='NF4 (4-bit) weights')
 
 def _recomputed_words(every):
@@ -501,7 +508,6 @@ def _recomputed_words(every):
     words = {0: 'no layer recomputed', 1: 'all layers recomputed', 2: 'every 2nd layer recomputed'}
     return words.get(every, f'every {every}th layer recomputed')
 
-# %% ../../nbs/train/01_plan.ipynb #c63c76b8
 def _device_words(plan):
     "What the plan trains on"
     if plan.device == 'CPU': return 'CPU'

@@ -34,16 +34,16 @@ def data_sources(
     split = read_json(folder/'splits.json').get('hash') if (folder/'splits.json').is_file() else None
     return dict(sources=sorted(names) or ['unknown'], split=split)
 
-# %% ../../nbs/train/06_publish.ipynb #1964fd4f
+# %% ../../nbs/train/06_publish.ipynb #39933acc
 def _manifest_folder(train_file, run):
     "The folder of the manifest that the conversations were made from, or `None`"
     if (train_file.parent/'studies.parquet').is_file(): return train_file.parent
     try:
         is_ours = find_artifact('train.json', run).resolve() == train_file.resolve()
-        return find_artifact('studies.parquet', run).parent if is_ours else None
-    except CXRError: return None
+        if is_ours: return find_artifact('studies.parquet', run).parent
+    except CXRError: pass
 
-# %% ../../nbs/train/06_publish.ipynb #84d8047c
+# %% ../../nbs/train/06_publish.ipynb #d7f6fdc5
 def _collection_in(path, size=1 << 24):
     "Name of a collection under a use agreement that left traces in a file, which is read piece by piece"
     with open(path, encoding='utf-8', errors='ignore') as file:
@@ -52,7 +52,7 @@ def _collection_in(path, size=1 << 24):
             named = [word for word in RESTRICTED if word in part.lower()]
             return named[0] if named else 'mimic'
 
-# %% ../../nbs/train/06_publish.ipynb #bcded891
+# %% ../../nbs/train/06_publish.ipynb #98b34f52
 def known_sources(
     info:dict, # Of an adapter or a merged model
 )->list:
@@ -65,7 +65,7 @@ def credentialed(
     "Those of its sources that forbid passing it on"
     return [name for name in known_sources(info) if is_restricted(source=name)]
 
-# %% ../../nbs/train/06_publish.ipynb #bf458543
+# %% ../../nbs/train/06_publish.ipynb #34b0a955
 UNKNOWN = 'The source of the data is not known: whoever publishes must find out and hold the right to.'
 
 def _duties(source):
@@ -73,7 +73,6 @@ def _duties(source):
     licence = licence_of(source)
     return UNKNOWN if licence is OWN_DATA and source != 'table' else licence.duties
 
-# %% ../../nbs/train/06_publish.ipynb #422d0c0d
 def _repo_of(base):
     "Name of a base for the card; of a folder only its last part, since paths are private"
     if base == 'tiny': return 'cxr_llava tiny'
@@ -108,7 +107,7 @@ def card_scores(
         rows['overlap of words'] = f'BLEU-4 {_interval(scores, "bleu4")}, ROUGE-L {_interval(scores, "rougeL")}'
     return rows | {'judged on': _judged_on(origin)}
 
-# %% ../../nbs/train/06_publish.ipynb #e6045dfe
+# %% ../../nbs/train/06_publish.ipynb #7592e396
 JUDGED = ('evaluation', 'overlap of words', 'judged on') # Rows of the card
 
 def _interval(scores, name):
@@ -123,7 +122,7 @@ def _judged_on(origin):
         f'fingerprint {origin.get("split_hash") or "unknown"}; labels by {origin["labeller"]}, uncertain {origin["uncertain"]}; '
         f'{origin["intervals"]}; precision {origin["decoding"]["precision"]}, version {origin["versions"].get("cxr_llava")}')
 
-# %% ../../nbs/train/06_publish.ipynb #517b7285
+# %% ../../nbs/train/06_publish.ipynb #34c69af4
 def put_scores(
     adapter, # Adapter folder; it may be missing
     run=None, # Run folder with the scores; they may be missing or another adapter's
@@ -159,13 +158,13 @@ def save_plain(
         if card: (new/'README.md').write_text(card, encoding='utf-8')
     return Path(out)
 
-# %% ../../nbs/train/06_publish.ipynb #c2f5cc43
+# %% ../../nbs/train/06_publish.ipynb #935da5c7
 def _card_in(folder):
     "The card of a folder; empty without one"
     card = Path(folder)/'README.md'
     return card.read_text('utf-8') if card.is_file() else ''
 
-# %% ../../nbs/train/06_publish.ipynb #0c2a6154
+# %% ../../nbs/train/06_publish.ipynb #24df99e3
 def merge(
     adapter, # Adapter folder or hub id
     out, # Folder to write
@@ -210,7 +209,7 @@ def check_publishable(
         raise CXRError(f'The adapter learned from data the package knows nothing about ({", ".join(unclear)}): '
         'say with --rights where they are from and why they may be passed on.')
 
-# %% ../../nbs/train/06_publish.ipynb #cb1a9f14
+# %% ../../nbs/train/06_publish.ipynb #585511d7
 def upload(
     folder, # Adapter or plain model
     repo:str, # `owner/name` on the hub
@@ -283,7 +282,7 @@ def judged_card(
     put_scores(adapter, run)
     return adapter
 
-# %% ../../nbs/train/06_publish.ipynb #d225b15b
+# %% ../../nbs/train/06_publish.ipynb #663f62d0
 def _adapter_of(cfg):
     "The adapter to publish; a warning when it may be the wrong one"
     if cfg.adapter: return Path(adapter_folder(cfg.adapter))
@@ -292,7 +291,7 @@ def _adapter_of(cfg):
     if warning: say(warning)
     return Path(found)
 
-# %% ../../nbs/train/06_publish.ipynb #774907c9
+# %% ../../nbs/train/06_publish.ipynb #b1acfcf9
 def publish(
     cfg:PublishConfig=None, # Settings
 )->Path: # The last thing made
@@ -311,7 +310,7 @@ def publish(
     if cfg.repo: say(f'uploaded: {upload(last, cfg.repo, cfg.rights)}')
     return last
 
-# %% ../../nbs/train/06_publish.ipynb #164b1197
+# %% ../../nbs/train/06_publish.ipynb #14454e81
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # Exit code

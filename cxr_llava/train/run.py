@@ -6,7 +6,7 @@
 __all__ = ['KEYED', 'EVAL_ROWS', 'LOOK_ROWS', 'PRIVATE', 'run_key', 'already_done', 'bring_best', 'start_from', 'Run',
            'peak_memory', 'show_end', 'train', 'train_in_many', 'plan_training']
 
-# %% ../../nbs/train/07_run.ipynb #f63746ce
+# %% ../../nbs/train/07_run.ipynb #4057b216
 import json, math, os, shutil, sys, time
 from pathlib import Path
 from fastcore.basics import patch
@@ -39,7 +39,7 @@ def run_key(
     what = {name: getattr(cfg, name) for name in KEYED}
     return hash_json(dict(what, r=cfg.lora_r, base=base_hash, data=data))
 
-# %% ../../nbs/train/07_run.ipynb #2addbf78
+# %% ../../nbs/train/07_run.ipynb #069d4766
 def already_done(
     paths:dict, # From `run_paths`
     key:str, # Of this run
@@ -65,7 +65,7 @@ def bring_best(
     if not _is_best_of(old, key): return
     with atomic_path(best) as new: copy_writable(old, new)
 
-# %% ../../nbs/train/07_run.ipynb #a9497d13
+# %% ../../nbs/train/07_run.ipynb #5c16fb73
 def _is_best_of(folder, key):
     "Whether a folder holds the best adapter of the run with this key"
     try: return read_json(folder/'cxr_llava.json').get('key') == key
@@ -91,14 +91,14 @@ def start_from(
         raise CXRError(f'{start} is not seen by every computer: put the run folder on a disk they share.')
     return start
 
-# %% ../../nbs/train/07_run.ipynb #b45efeb4
+# %% ../../nbs/train/07_run.ipynb #b2eb4d9b
 def _bring_checkpoint(paths, key, resume):
     "Step of the newest checkpoint, now in the run folder; 0 without one"
     places = [paths['checkpoints'], *attached_checkpoints()]
-    found = newest_checkpoint(places, key) if resume else None
-    path = adopt(found, paths['checkpoints']) if found else None
+    found = resume and newest_checkpoint(places, key)
+    if found: adopt(found, paths['checkpoints'])
     bring_best(paths['best'], key, found)
-    return int(path.name.split('-')[1]) if path else 0
+    return int(found.name.split('-')[1]) if found else 0
 
 # %% ../../nbs/train/07_run.ipynb #06d280a1
 EVAL_ROWS = 128 # Conversations for the validation loss
@@ -132,12 +132,12 @@ class Run:
         "Print it once, not in every process"
         if self.rank == 0: say(message)
 
-# %% ../../nbs/train/07_run.ipynb #42a4a283
+# %% ../../nbs/train/07_run.ipynb #c382bdc5
 @patch(as_prop=True)
 def capability(self:Run):
     "CUDA capability of the GPU; `None` without one"
     import torch
-    return torch.cuda.get_device_capability(self.device) if 'cuda' in self.device else None
+    if 'cuda' in self.device: return torch.cuda.get_device_capability(self.device)
 
 @patch(as_prop=True)
 def text_limit(self:Run):
@@ -145,7 +145,7 @@ def text_limit(self:Run):
     longest = max(sum(label != -100 for label in row['labels']) for row in self.rows)
     return min(1024, int(longest*1.25) + 8)
 
-# %% ../../nbs/train/07_run.ipynb #0695272c
+# %% ../../nbs/train/07_run.ipynb #9eb4a985
 @patch
 def leave_out_unread(self:Run):
     "Open the X-rays; a study that has none is listed, and not learned from"
@@ -176,7 +176,7 @@ def prepare(self:Run):
     self.ways, seconds = find_room(self.model, self.collate, self.rows, ways, mixed)
     self.show_start(seconds)
 
-# %% ../../nbs/train/07_run.ipynb #7768b1c9
+# %% ../../nbs/train/07_run.ipynb #5ae2d97f
 @patch
 def show_start(self:Run,
     seconds:float, # Of one pass
@@ -191,7 +191,7 @@ def show_start(self:Run,
     self.tell(f'steps: {self.steps} of {self.cfg.effective_batch} studies ({self.world} x {passes} x {micro}), '
         f'{trainable(self.model):,} trainable weights; by the first pass about {duration_words(seconds*passes*self.steps)}')
 
-# %% ../../nbs/train/07_run.ipynb #4a7fc7ee
+# %% ../../nbs/train/07_run.ipynb #3a2a1324
 @patch
 def not_failed_yet(self:Run,
     ways:list, # From `lighter`
@@ -220,7 +220,7 @@ def look_at(self:Run,
     say(f'  step {step}: of {seen["texts"]} reports {seen["stopped"]} end by themselves, '
         f'{seen["sections"]} have both sections, {seen["different"]} differ')
 
-# %% ../../nbs/train/07_run.ipynb #2544bb8f
+# %% ../../nbs/train/07_run.ipynb #c353ee94
 @patch
 def keep_best(self:Run, step, loss):
     "Save the adapter when its validation loss is the lowest so far"
@@ -230,7 +230,7 @@ def keep_best(self:Run, step, loss):
     try: save_adapter(self.model, self.paths['best'], info)
     except CXRError as error: say(f'  the best adapter so far could not be kept: {error}')
 
-# %% ../../nbs/train/07_run.ipynb #2592bd7c
+# %% ../../nbs/train/07_run.ipynb #8fbae9f8
 PRIVATE = ('run', 'out', 'data', 'val', 'image_root')
 
 @patch
@@ -273,7 +273,7 @@ def fit(self:Run)->int: # Optimiser steps done
             else: self.explain(error)
         finally: self._end_attempt()
 
-# %% ../../nbs/train/07_run.ipynb #615be173
+# %% ../../nbs/train/07_run.ipynb #b2853e48
 @patch
 def _steps_done(self:Run, trainer):
     "Train to the end, or until the clock stops it"
@@ -290,7 +290,7 @@ def _end_attempt(self:Run):
     self.done += self.clock.done
     if self.rank == 0: shutil.rmtree(self.paths['checkpoints']/'.writing', ignore_errors=True)
 
-# %% ../../nbs/train/07_run.ipynb #0ca98d73
+# %% ../../nbs/train/07_run.ipynb #6da4fba0
 @patch
 def less_memory(self:Run,
     trainer, # The Trainer that failed
@@ -311,7 +311,7 @@ def less_memory(self:Run,
         self.clock.on_save(trainer.args, trainer.state, trainer.control)
     self.again = True
 
-# %% ../../nbs/train/07_run.ipynb #fe648fe7
+# %% ../../nbs/train/07_run.ipynb #b93cf91a
 def _ask_for_another_start():
     "End this process; `launch` starts all of them again"
     print(f'{AGAIN}memory ran out', flush=True)
@@ -340,7 +340,7 @@ def peak_memory(
     unit = 2**30 if sys.platform == 'darwin' else 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/unit
 
-# %% ../../nbs/train/07_run.ipynb #7f90e79f
+# %% ../../nbs/train/07_run.ipynb #ce159ba0
 @patch
 def compared(self:Run)->dict: # `planned` and `measured`: `gib` of a GPU, `seconds` of a study on all of them
     "The plan for these studies, and what came of it"
@@ -348,7 +348,7 @@ def compared(self:Run)->dict: # `planned` and `measured`: `gib` of a GPU, `secon
     measured = dict(gib=round(peak_memory('cuda' in self.device), 2), seconds=round(seconds, 4))
     return dict(planned=self._planned(), measured=measured)
 
-# %% ../../nbs/train/07_run.ipynb #cfc059b5
+# %% ../../nbs/train/07_run.ipynb #3a8c8a5b
 @patch
 def _planned(self:Run):
     "Memory and time by the plan, for the way that was taken"
@@ -358,19 +358,20 @@ def _planned(self:Run):
     except CXRError: return dict(gib=None, seconds=None)
     return dict(gib=round(plan.memory['total'], 2), seconds=round(plan.seconds, 4))
 
-# %% ../../nbs/train/07_run.ipynb #93e7537f
+# %% ../../nbs/train/07_run.ipynb #5e744bd4
 def _log_numbers(rows):
     "Last losses, the best one, and the last look, from the log"
     losses = [row['loss'] for row in rows if 'loss' in row][-10:]
     judged = [(row['eval_loss'], row['step']) for row in rows if 'eval_loss' in row]
     looks = [row['look'] for row in rows if 'look' in row]
-    return dict(
-        loss=round(sum(losses)/len(losses), 4) if losses else None,
-        eval_loss=round(judged[-1][0], 4) if judged else None,
-        best=dict(zip(('eval_loss', 'step'), min(judged))) if judged else None,
-        look=looks[-1] if looks else None)
+    numbers = dict(loss=None, eval_loss=None, best=None, look=None)
+    if losses: numbers['loss'] = round(sum(losses)/len(losses), 4)
+    if judged: numbers['eval_loss'] = round(judged[-1][0], 4)
+    if judged: numbers['best'] = dict(zip(('eval_loss', 'step'), min(judged)))
+    if looks: numbers['look'] = looks[-1]
+    return numbers
 
-# %% ../../nbs/train/07_run.ipynb #42f3cc99
+# %% ../../nbs/train/07_run.ipynb #d7987848
 @patch
 def summary(self:Run,
     step:int, # Optimiser steps done
@@ -400,7 +401,7 @@ def conclude(self:Run,
     paths['note'].unlink(missing_ok=True)
     show_end(summary, paths)
 
-# %% ../../nbs/train/07_run.ipynb #1bd748ec
+# %% ../../nbs/train/07_run.ipynb #51a10983
 def show_end(summary, paths):
     "Print what came of it"
     planned, measured, best = summary['planned'], summary['measured'], summary['best']
@@ -434,7 +435,7 @@ def train(
     leave()
     return adapter
 
-# %% ../../nbs/train/07_run.ipynb #e659ee70
+# %% ../../nbs/train/07_run.ipynb #c61ad9d7
 def train_in_many(
     cfg:FinetuneConfig, # Settings, nothing left open
     processes:int, # On this computer
@@ -445,7 +446,7 @@ def train_in_many(
         CXR_LAUNCHED='1', CXR_SESSION_START=str(session_start()))
     return paths['adapter']
 
-# %% ../../nbs/train/07_run.ipynb #45f311ed
+# %% ../../nbs/train/07_run.ipynb #adae8a4d
 def plan_training(
     cfg:FinetuneConfig, # Settings, with `base` and `data`
 )->tuple: # `Plan`, processes

@@ -24,7 +24,7 @@ from ..vlm.family import family_of
 from .plan import (
     base_config, base_shape, guessed_load, Load, local_gpus, make_plan, parse_gpu, Plan, plan_lines)
 
-# %% ../../nbs/train/02_settings.ipynb #235e587b
+# %% ../../nbs/train/02_settings.ipynb #86832d1b
 SCHEDULES = ('linear', 'cosine', 'constant', 'constant_with_warmup',
     'cosine_with_restarts', 'polynomial', 'inverse_sqrt') # Of `transformers`
 ABOVE_ZERO, FROM_ZERO, FROM_ONE = '(0, inf)', '[0, inf)', '[1, inf)'
@@ -70,7 +70,7 @@ class FinetuneConfig(Config):
             self._given = self._given - {'r'} | {'lora_r'}
         super().__post_init__()
 
-# %% ../../nbs/train/02_settings.ipynb #cd461dc9
+# %% ../../nbs/train/02_settings.ipynb #f991c8b8
 @patch(cls_method=True)
 def known(cls:FinetuneConfig):
     "Every setting, with the old name of one"
@@ -80,7 +80,6 @@ def known(cls:FinetuneConfig):
 TINY = dict(lr=6e-3, epochs=4., batch=16, effective_batch=16, warmup=.05, schedule='cosine', dropout=0., save_minutes=5.)
 TINY_STEPS = 120 # Optimiser steps there should be at least
 
-# %% ../../nbs/train/02_settings.ipynb #13f8968d
 def for_tiny(
     cfg:FinetuneConfig, # Settings as given
     rows:int=0, # Conversations to learn from, if known
@@ -93,7 +92,7 @@ def for_tiny(
         res.epochs = max(res.epochs, float(math.ceil(TINY_STEPS/steps_per_epoch)))
     return res
 
-# %% ../../nbs/train/02_settings.ipynb #35717379
+# %% ../../nbs/train/02_settings.ipynb #42ac1d4b
 @patch(cls_method=True)
 def tiny(cls:FinetuneConfig, **changes):
     "Settings for the tiny model, with changes"
@@ -107,7 +106,7 @@ COURSE = {'model.base_model': 'base', 'lora.r': 'lora_r', 'lora.lora_alpha': 'al
     'training.lr_scheduler_type': 'schedule', 'training.output_dir': 'run'}
 XRAY_TOKENS = 575 # An X-ray counts as one token in the course project's lengths, and as 576 here
 
-# %% ../../nbs/train/02_settings.ipynb #77a072e2
+# %% ../../nbs/train/02_settings.ipynb #61726448
 def from_course(
     sections:dict, # Section -> its settings
 )->tuple: # Settings of `FinetuneConfig`, and names that have no counterpart
@@ -121,7 +120,7 @@ def from_course(
     if 'max_len' in res: res['max_len'] = whole('data.max_length') + XRAY_TOKENS
     return res, sorted(given.keys() - COURSE - {'training.gradient_accumulation_steps'})
 
-# %% ../../nbs/train/02_settings.ipynb #6f02f63c
+# %% ../../nbs/train/02_settings.ipynb #34389098
 @patch(cls_method=True)
 def load(cls:FinetuneConfig,
     config=None, # YAML file: settings by name, or in the course project's sections
@@ -135,7 +134,7 @@ def load(cls:FinetuneConfig,
     say(f'{config}: settings of the course project; without a counterpart here: {", ".join(unknown) or "none"}')
     return load(None, **{**settings, **overrides})
 
-# %% ../../nbs/train/02_settings.ipynb #05296ed4
+# %% ../../nbs/train/02_settings.ipynb #3edf1253
 BESIDE = dict(checkpoints='checkpoints', log='train_log.jsonl', figure='loss.png', summary='finetune.json',
     rejects='finetune_rejects.jsonl', note='checkpoints/memory.json')
 
@@ -160,18 +159,15 @@ def data_paths(
         raise CXRError(f'{train} is {problem}: give the JSON file of the conversations with --data.')
     return train, _val_file(cfg, train)
 
-# %% ../../nbs/train/02_settings.ipynb #7822913c
+# %% ../../nbs/train/02_settings.ipynb #c90bf9fb
 def _val_file(cfg, train):
     "The validation file, or `None` when the model is not judged by one"
-    if cfg.val:
-        if not Path(cfg.val).is_file():
-            raise CXRError(f'{cfg.val} does not exist: check --val, or leave it out.')
-        return Path(cfg.val) if cfg.evals else None
-    beside = train.parent/'val.json'
-    if not cfg.evals or not beside.is_file(): return None
-    return None if read_json(beside) == [] else beside
+    path = Path(cfg.val or train.parent/'val.json')
+    if cfg.val and not path.is_file(): raise CXRError(f'{path} does not exist: check --val, or leave it out.')
+    if not cfg.evals or not path.is_file(): return None
+    if cfg.val or read_json(path) != []: return path
 
-# %% ../../nbs/train/02_settings.ipynb #03210df5
+# %% ../../nbs/train/02_settings.ipynb #0e5644af
 RECOMPUTED = dict(auto=-1, none=0, all=1, false=0, true=1)
 
 def recomputed(
@@ -183,7 +179,7 @@ def recomputed(
     if text.isdigit(): return int(text)
     raise CXRError(f'checkpointing must be auto, none, all or a number, not `{text}`.')
 
-# %% ../../nbs/train/02_settings.ipynb #91d548d1
+# %% ../../nbs/train/02_settings.ipynb #7c11f7ac
 def fill_in(
     cfg:FinetuneConfig, # Settings as given
 )->FinetuneConfig: # With base, data and what the tiny model needs
@@ -210,7 +206,7 @@ def read_load(
     try: return guessed_load(rows, base_shape(cfg.base), cfg.limit, cfg.max_len)
     except CXRError as error: raise CXRError(f'{path}: {error}') from None
 
-# %% ../../nbs/train/02_settings.ipynb #1b0248bf
+# %% ../../nbs/train/02_settings.ipynb #a7d888bc
 def run_plan(
     cfg:FinetuneConfig, # Settings, with `base` and `data`
     dev, # A `Device`
@@ -223,7 +219,7 @@ def run_plan(
     return make_plan(cfg.base, family.shape(config), dev, gpus, load, cfg.precision, cfg.batch, recomputed(cfg.checkpointing),
         cfg.effective_batch, cfg.epochs, cfg.lora_r, cfg.dropout, cfg.max_hours, family.on_t4)
 
-# %% ../../nbs/train/02_settings.ipynb #a94f8a29
+# %% ../../nbs/train/02_settings.ipynb #1cc80d5f
 def settled(
     cfg:FinetuneConfig, # Settings
     plan:Plan, # The plan for them
@@ -252,7 +248,7 @@ def check_finetune(
     paths = run_paths(cfg)
     for folder in (paths['adapter'], paths['best']): may_replace(folder, 'adapter_config.json')
 
-# %% ../../nbs/train/02_settings.ipynb #9a0a3d0e
+# %% ../../nbs/train/02_settings.ipynb #467167fa
 def assumed_load(
     cfg:FinetuneConfig, # Settings, with `base`
     rows:int, # Studies
@@ -277,7 +273,7 @@ def show_plan(
     plan = run_plan(cfg, dev, cfg.processes or gpus, load)
     for line in plan_lines(plan, cfg.max_hours): say(line)
 
-# %% ../../nbs/train/02_settings.ipynb #3040da16
+# %% ../../nbs/train/02_settings.ipynb #c73bb8da
 def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # Exit code

@@ -26,7 +26,7 @@ from ..xray.drawing import draw_with_masks, Truth
 from ..xray.phantom import INDICATIONS, PHRASES, sample_studies, say_one, write_report
 from ..xray.read import pad_square, prepare_xray
 
-# %% ../../nbs/train/08_tiny.ipynb #ccf073bd
+# %% ../../nbs/train/08_tiny.ipynb #f73f2c27
 LEVEL = {'': 'none', 'mild': '1', 'moderate': '2', 'severe': '3', 'small': '1', 'large': '3'}
 DEVICES = dict(pacemaker='box', wires='clips', catheter='tube')
 
@@ -69,7 +69,7 @@ NEGATIVES = dict(
     edema=['No pulmonary edema.', 'No edema.'], atelectasis=['No atelectasis.'], volumes=['Normal lung volumes.'],
     aorta=['The aorta is normal.'], devices=['No device.'])
 
-# %% ../../nbs/train/08_tiny.ipynb #4d132542
+# %% ../../nbs/train/08_tiny.ipynb #3bb28669
 def _pick(rng, choices): return choices[rng.integers(len(choices))]
 
 def _phrase_key(topic, value):
@@ -95,7 +95,7 @@ def answer(
     where = 'bilateral lower lobe' if value == 'bilateral' else f'{value} lobe'
     return say_one(rng, _phrase_key(topic, value), side=value, lobe=value, size=size, Size=size.capitalize(), where=where)
 
-# %% ../../nbs/train/08_tiny.ipynb #815f0ec4
+# %% ../../nbs/train/08_tiny.ipynb #69fc0a8a
 def _question(truth, rng):
     "A question and its answer"
     present = [name for name in QUESTIONS if name != 'devices' and getattr(truth, name)]
@@ -130,7 +130,7 @@ CHAT = ("{% for m in messages %}{% if m['role'] == 'user' %}USER: "
     "{% else %} ASSISTANT:{% generation %} {% for c in m['content'] %}{{ c['text'] }}{% endfor %}</s>{% endgeneration %}"
     "{% endif %}{% endfor %}{% if add_generation_prompt %} ASSISTANT:{% endif %}")
 
-# %% ../../nbs/train/08_tiny.ipynb #a598f082
+# %% ../../nbs/train/08_tiny.ipynb #74384054
 SPECIAL = ['<unk>', '<s>', '</s>', '<pad>', '<image>']
 
 VOCABULARY = 1280 # Tokens at most, the 256 bytes and 5 special ones among them
@@ -160,7 +160,7 @@ def make_processor(tokenizer): # `tokenizer`: from `make_tokenizer`
     return LlavaProcessor(image_processor=images, tokenizer=tokenizer, patch_size=PATCH, vision_feature_select_strategy='default',
         num_additional_image_tokens=1, chat_template=CHAT)
 
-# %% ../../nbs/train/08_tiny.ipynb #5fb4be3e
+# %% ../../nbs/train/08_tiny.ipynb #09b5851a
 def make_model(tokenizer): # `tokenizer`: from `make_tokenizer`
     "A LLaVA of about two million random weights, features taken from the last layer but one as in LLaVA-1.5"
     import torch
@@ -187,7 +187,7 @@ def attribute_classes(truths:list)->dict: # Attribute -> its values, sorted
     "All values each attribute takes"
     return {name: sorted({str(getattr(truth, name)) for truth in truths}) for name in ATTRIBUTES}
 
-# %% ../../nbs/train/08_tiny.ipynb #6afc3987
+# %% ../../nbs/train/08_tiny.ipynb #62048880
 def _cover(mask):
     "How much of each patch a mask covers, from 0 to 255"
     from PIL import Image
@@ -203,7 +203,7 @@ def _draw_one(study):
     pixels = np.asarray(prepare_xray(xray).resize((PX, PX), Image.BICUBIC))
     return pixels, np.stack([_cover(masks.get(place)) for place in PLACES], -1)
 
-# %% ../../nbs/train/08_tiny.ipynb #721135ab
+# %% ../../nbs/train/08_tiny.ipynb #bc6820dd
 PHANTOM_SEED = 20261 # Not 0, the seed of the default collection: no phantom is ever seen in both
 WORKERS = 2 # Processes that draw
 
@@ -253,12 +253,12 @@ def make_heads(classes, dim): # `dim`: width of the vision tower
             return names, self.point(patches)
     return Heads()
 
-# %% ../../nbs/train/08_tiny.ipynb #f14b434a
+# %% ../../nbs/train/08_tiny.ipynb #2d4a4dff
 def patch_features(model, pixels): # Shape (b, patches, vision width)
     "What LLaVA takes from its vision tower: patches of the last layer but one"
     return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
 
-# %% ../../nbs/train/08_tiny.ipynb #09d10162
+# %% ../../nbs/train/08_tiny.ipynb #034596ca
 def _patch_components(xrays, patch, d):
     "Whitened principal components of the X-rays' own patches"
     import torch
@@ -308,7 +308,7 @@ class Descent:
         torch.nn.utils.clip_grad_norm_(self.weights, 1.)
         self.adam.step()
 
-# %% ../../nbs/train/08_tiny.ipynb #4125e152
+# %% ../../nbs/train/08_tiny.ipynb #8bf2e62c
 BATCH = 32 # Of both stages
 
 def teach_seeing(model, xrays, covers, truths, epochs)->dict: # Accuracy per attribute on the last 5 %
@@ -333,7 +333,7 @@ def teach_seeing(model, xrays, covers, truths, epochs)->dict: # Accuracy per att
             f'right: {", ".join(f"{name} {share:.2f}" for name,share in accuracy.items())}')
     return accuracy
 
-# %% ../../nbs/train/08_tiny.ipynb #312e182a
+# %% ../../nbs/train/08_tiny.ipynb #420e05d3
 def seeing_losses(heads, patches, wanted, covers):
     "Losses of naming and of pointing"
     from torch.nn import functional as F
@@ -341,7 +341,6 @@ def seeing_losses(heads, patches, wanted, covers):
     naming = sum(F.cross_entropy(scores, right) for scores,right in zip(names, wanted.T))
     return naming, F.binary_cross_entropy_with_logits(points, covers.flatten(1, 2).float()/255)
 
-# %% ../../nbs/train/08_tiny.ipynb #882f4da8
 def seeing_accuracy(model, heads, xrays, wanted, classes):
     "Share of X-rays whose attribute is named right"
     import torch
@@ -361,7 +360,7 @@ def collate_lessons(rows, pad, features): # `rows`: (ids, labels, index of the X
     mask = filled([[1]*len(row[0]) for row in rows], 0)
     return ids, labels, mask, features[[row[2] for row in rows if row[2] is not None]].float()
 
-# %% ../../nbs/train/08_tiny.ipynb #06025a2a
+# %% ../../nbs/train/08_tiny.ipynb #677adc7c
 def lesson_loss(model, ids, labels, mask, features):
     "Loss on the answers of one batch; the last layer runs only where something is learned"
     import torch.nn.functional as F
@@ -373,7 +372,7 @@ def lesson_loss(model, ids, labels, mask, features):
     learned = labels[:, 1:] != -100
     return F.cross_entropy(model.lm_head(hidden[:, :-1][learned]), labels[:, 1:][learned])
 
-# %% ../../nbs/train/08_tiny.ipynb #1ebbe03a
+# %% ../../nbs/train/08_tiny.ipynb #af470d1f
 def _batches(processor, truths, rng):
     "Batches of encoded lessons in random order, one lesson about each phantom"
     encode, rows = partial(family_of(processor).encode, processor), []
@@ -413,7 +412,7 @@ class TinyConfig(Config):
     see_epochs:int = 12 # Passes of stage one
     speak_epochs:int = 8 # Passes of stage two
 
-# %% ../../nbs/train/08_tiny.ipynb #10a4ea99
+# %% ../../nbs/train/08_tiny.ipynb #687d3406
 @patch(cls_method=True)
 def tiny(cls:TinyConfig, **kw):
     "A run that only shows that it runs"
@@ -437,7 +436,7 @@ def train_tiny(
         seeing={name: round(share, 3) for name,share in accuracy.items()}, speaking_loss=round(loss, 3))
     return save_tiny(model, processor, recipe, cfg.out)
 
-# %% ../../nbs/train/08_tiny.ipynb #1bce1b3d
+# %% ../../nbs/train/08_tiny.ipynb #ee234984
 def save_tiny(model, processor, recipe, out)->Path:
     "Write model (half precision, safetensors), processor and recipe, all or nothing"
     out = Path(out)

@@ -97,6 +97,7 @@ def _repr_markdown_(self:Report):
     body = '\n\n'.join(parts) or inert(self.text)
     return f'{body}\n\n<small>{inert(_origin(self.provenance))}.{cut} {DISCLAIMER}</small>'
 
+# %% ../../nbs/vlm/03a_answer.ipynb #0dea6911
 def _origin(provenance):
     "Name of the model, and of its adapter"
     if not provenance: return 'unknown model'

@@ -102,6 +102,7 @@ def attached_base(
         for file in find_inside(mount, 'config.json', 3):
             if _layers_of_llava(file) == BASES[name]['layers']: return file.parent
 
+# %% ../../nbs/vlm/02_bases.ipynb #c0a6d1f6
 def _layers_of_llava(file):
     "Layers of the language model, for the config of a LLaVA"
     try: config = read_object(file)
@@ -131,6 +132,7 @@ _HUB_FAULTS = dict(
 
 def _offline(): return os.environ.get('HF_HUB_OFFLINE') == '1'
 
+# %% ../../nbs/vlm/02_bases.ipynb #be08c936
 def _hub_fault(e):
     "Why the hub gave nothing, in words"
     if _offline(): return 'HF_HUB_OFFLINE is set and it is not in the cache'
@@ -199,6 +201,12 @@ def _weight_files(folder):
     for name,file in promised.items(): files.setdefault(file, []).append(name)
     return dict(sorted(files.items()))
 
+# %% ../../nbs/vlm/02_bases.ipynb #5487f318
+def _pickle_hint(folder):
+    "What to do when a folder has weights of the old kind"
+    if not list(folder.glob('*.bin')): return ''
+    return ' It has pickled weights, which are not loaded: convert them to safetensors.'
+
 # %% ../../nbs/vlm/02_bases.ipynb #fcbb8a3b
 def check_shards(
     folder, # A base model's folder
@@ -212,12 +220,6 @@ def check_shards(
         if lost:
             raise CXRError(f'{folder/file} lacks {len(lost)} weights that the index promises (first: {lost[0]}): '
                 'download it again.')
-
-# %% ../../nbs/vlm/02_bases.ipynb #5487f318
-def _pickle_hint(folder):
-    "What to do when a folder has weights of the old kind"
-    if not list(folder.glob('*.bin')): return ''
-    return ' It has pickled weights, which are not loaded: convert them to safetensors.'
 
 # %% ../../nbs/vlm/02_bases.ipynb #c41d77a0
 _NEEDED = ('tokenizer.json', 'tokenizer.model'), ('processor_config.json', 'preprocessor_config.json')
@@ -359,6 +361,7 @@ class Placement:
     precision:str # 'fp32', 'fp16', 'bf16' or 'nf4'
     capability:tuple # CUDA compute capability; (0, 0) on a CPU
 
+# %% ../../nbs/vlm/02_bases.ipynb #8d818a7c
 def _device(name):
     "The device meant by `name`; of several GPUs, the one that `torchrun` gave to this process"
     import torch

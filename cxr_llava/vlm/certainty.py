@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from ..core.files import CXRError
 from .answer import Report, sentence_spans
 from .chat_format import IMAGE, make_prompt
+from .family import views_of
 from .generate import _question, CXRModel
 
 # %% ../../nbs/vlm/06_certainty.ipynb #a9559ce0
@@ -84,6 +85,11 @@ def _agreement(
         shares.append(sum(same)/len(same))
     return min(shares, default=None)
 
+# %% ../../nbs/vlm/06_certainty.ipynb #3580507d
+def _as_report(report):
+    "A report, from a report or a text"
+    return report if isinstance(report, Report) else Report(str(report))
+
 # %% ../../nbs/vlm/06_certainty.ipynb #5670d98b
 @patch
 def certainty(self:CXRModel,
@@ -95,7 +101,7 @@ def certainty(self:CXRModel,
 )->list: # A `Certainty` per sentence of `report.sentences`; empty when it was stopped
     "How sure the model is of each sentence"
     from cxr_llava.report.labels import label_report
-    rep = report if isinstance(report, Report) else Report(str(report))
+    rep = _as_report(report)
     drawn = [label_report(text) for text in self.draw_reports(src, n, rep.prompt or None, seed, stop=stop)]
     if stop is not None and stop.is_set(): return []
     return [Certainty(sentence, _agreement(label_report(sentence), drawn), wording)
@@ -136,9 +142,9 @@ def _sentence_tokens(self:CXRModel, views, rep, sentence):
 def _passage(self:CXRModel, src, report, sentence):
     "A sentence of a report or of a text, ready for the model"
     import torch
-    rep = report if isinstance(report, Report) else Report(str(report))
+    rep = _as_report(report)
     rep = Report(rep.text.replace(IMAGE, '(image)'), prompt=rep.prompt.replace(IMAGE, '(image)'))
-    views = len(src) if isinstance(src, (list, tuple)) else 1
+    views = len(views_of(src))
     ids, places = self._sentence_tokens(views, rep, sentence)
     ids = torch.tensor([ids], device=self.device)
     inputs = self._placed(self.family.inputs(self.processor, self._look(src).pixels, ids))
@@ -238,9 +244,8 @@ def _as_squares(relevance):
 @patch
 def _maps(self:CXRModel, src, report, sentence, steps=4, tuned=True):
     "Each of `MAPS` as `relevance` gives it"
-    off = self.model.disable_adapter() if self.has_adapter and not tuned else contextlib.nullcontext()
     passage = self._passage(src, report, sentence)
-    with self._lock, off:
+    with self._lock, self._adapter(tuned):
         full = self._features(passage)
         faded, attended = self._faded_in(passage, full, steps), self._attended(passage, full)
     return {name: _as_squares(relevance) for name,relevance in zip(MAPS, (faded*attended, faded, attended))}

@@ -89,6 +89,7 @@ def _rows(path):
     if all(map(_is_report, rows)): return rows
     raise CXRError(f'{path} is no file of reports, and was left as it is: choose another --out.')
 
+# %% ../../nbs/vlm/07_folder.ipynb #4f0eeaea
 def _is_report(row):
     "Whether a line of a file is a report"
     if not isinstance(row, dict): return False
@@ -194,6 +195,7 @@ def _append_all(batches, out, stats, done, progress):
         if progress: progress(done, len(stats))
     return bad
 
+# %% ../../nbs/vlm/07_folder.ipynb #ab61cd3c
 def _bad_of(out, process):
     "File that names the bad files of one of several processes; written last"
     return part_of(out, process).with_suffix('.bad')
@@ -234,6 +236,7 @@ def _start_shard(args, process, count):
         env=os.environ | dict(LOCAL_RANK=str(process), OMP_NUM_THREADS=threads),
         preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
 
+# %% ../../nbs/vlm/07_folder.ipynb #21e6864b
 def _run_shards(args, count):
     "Run all processes and wait for them"
     running = [_start_shard(args, process, count) for process in range(count)]

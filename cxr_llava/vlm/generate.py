@@ -15,7 +15,7 @@ from ..core.run_folder import versions
 from ..xray.read import read_xray, XRay
 from .answer import Report
 from .chat_format import IMAGE, make_prompt, neutralise
-from .family import cache_argument, family_of
+from .family import cache_argument, family_of, views_of
 
 # %% ../../nbs/vlm/05_generate.ipynb #1e34f0ae
 class CXRModel:
@@ -100,7 +100,7 @@ def _pieces(self:CXRModel, ids):
 # %% ../../nbs/vlm/05_generate.ipynb #30a728c4
 def _question(src, words):
     "A first turn: one `<image>` per view, then the question"
-    views = len(src) if isinstance(src, (list, tuple)) else 1
+    views = len(views_of(src))
     if not views: raise CXRError('There is no X-ray: give one, or a list of views.')
     return [{'from': 'human', 'value': f'{IMAGE}\n'*views + words}]
 
@@ -126,13 +126,19 @@ def _fits(self:CXRModel, rows, limit):
     raise CXRError('The question, with its X-rays and earlier turns, '
         f'is {1 - room} tokens too long for this model: leave something out.')
 
+# %% ../../nbs/vlm/05_generate.ipynb #99d9b359
+@patch
+def _adapter(self:CXRModel, tuned):
+    "Switch the adapter off meanwhile, unless `tuned`"
+    if tuned or not self.has_adapter: return contextlib.nullcontext()
+    return self.model.disable_adapter()
+
 # %% ../../nbs/vlm/05_generate.ipynb #233f0235
 @contextlib.contextmanager
 def _one_at_a_time(self, tuned):
     "Hold the model for one thread, with its adapter switched on or off"
     import torch
-    off = self.model.disable_adapter() if self.has_adapter and not tuned else contextlib.nullcontext()
-    with self._lock, torch.inference_mode(), off: yield
+    with self._lock, torch.inference_mode(), self._adapter(tuned): yield
 
 # %% ../../nbs/vlm/05_generate.ipynb #da1265f4
 @patch
@@ -169,6 +175,7 @@ def select(self:Context, rows):
     self.position = self.position[..., rows, :]
     if self.mask is not None: self.mask = self.mask[rows]
 
+# %% ../../nbs/vlm/05_generate.ipynb #1682d45c
 @patch
 def repeat(self:Context, copies:int):
     "Copy every row"
@@ -236,6 +243,7 @@ class Written:
     ids:list = field(default_factory=list) # Token ids
     logps:list = field(default_factory=list) # Log-probability of each
 
+# %% ../../nbs/vlm/05_generate.ipynb #d0bc1a89
 @patch
 def _collect(self:CXRModel, context, limit, stop=None, tuned=True, rng=None):
     "Write until all rows have ended"
@@ -266,7 +274,7 @@ NO_MEMORY = 'The GPU has not enough memory for one X-ray: choose --precision nf4
 @patch
 def _batches(self:CXRModel, srcs, prompts, batch_size):
     "Places of the X-rays of each batch, in the order in which they are written"
-    views = [len(src) if isinstance(src, (list, tuple)) else 1 for src in srcs]
+    views = [len(views_of(src)) for src in srcs]
     tokenizer, length = self.processor.tokenizer, {}
     for prompt in dict.fromkeys(prompts): length[prompt] = len(tokenizer(prompt, verbose=False)['input_ids'])
     def longest_first(place): return -views[place], -length[prompts[place]], prompts[place]
@@ -371,6 +379,7 @@ class Seen:
     key:str # From `xray_key`
     pixels:object # From `Family.pixels`
 
+# %% ../../nbs/vlm/05_generate.ipynb #63d108fe
 @patch
 def _look(self:CXRModel, src):
     "Read an X-ray; the last one is remembered"
@@ -386,6 +395,7 @@ class Chat:
     ids:list
     ends:list # Where its steps end: after the X-rays, each question, and the first answer
 
+# %% ../../nbs/vlm/05_generate.ipynb #a6604423
 @patch
 def _encoded(self:CXRModel, turns):
     "A chat as token ids, with its steps"
@@ -403,6 +413,7 @@ class Kept:
     chat:Chat
     cache:object # Keys and values of its tokens
 
+# %% ../../nbs/vlm/05_generate.ipynb #b8a06239
 def _steps_in_common(kept, chat):
     "How many steps a chat has in common with a kept one, its last question left out"
     same = 0

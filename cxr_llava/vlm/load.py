@@ -165,6 +165,7 @@ def _leave(message, code):
     print(message, file=sys.stderr, flush=True)
     raise SystemExit(code)
 
+# %% ../../nbs/vlm/08_load.ipynb #4f019607
 def _name_bad_files(bad, args):
     "Name each bad file, and end the command when there are any"
     for one in bad:
@@ -178,7 +179,7 @@ def main(
     argv:list=None, # Arguments; default those of the process
 )->int: # 0; a failure leaves through `SystemExit`
     "Command line: report X-rays"
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = _arguments(argv)
     try: bad = _run(args, argv)
     except CXRError as e: _leave(f'error: {e}', 2)

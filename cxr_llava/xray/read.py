@@ -53,7 +53,7 @@ def _flatten(im):
     if im.mode == 'LAB': return im.getchannel(0), notes
     if im.mode in ('P', 'PA', 'LA', 'La', 'RGBa') or 'A' in im.getbands():
         if im.mode == 'La': im = im.convert('LA')
-        im = im.convert('RGBA')
+        if im.mode != 'RGBA': im = im.convert('RGBA')
         alpha, notes = _transparency(im)
     direct = im.mode in ('RGB', 'RGBA', 'CMYK', 'YCbCr')
     grey = im.convert('L') if direct else im.convert('RGB').convert('L')
