@@ -1,6 +1,6 @@
 "Label scores against scikit-learn, intervals against simulated truth, paired tests against what they promise"
 import numpy as np, pandas as pd, pytest
-from sklearn.metrics import cohen_kappa_score, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 from cxr_llava.score import clinical as paired, clinical as scores
 from cxr_llava.report.labels import OBSERVATIONS
 from cxr_llava.core.files import CXRError
@@ -125,18 +125,6 @@ def test_text_differences_and_holm():
     p = np.random.default_rng(0).random(9)
     adjusted = paired.holm(p)
     assert (adjusted >= p).all() and (np.diff(adjusted[np.argsort(p)]) >= 0).all() and adjusted.min() == pytest.approx(min(1, 9*p.min()))
-
-def test_agreement():
-    rng = np.random.default_rng(0)
-    a = labels(200, rng); b = noisy(a, .3, rng)
-    t = scores.agreement(frame(a), frame(b))
-    as_int = lambda x: np.nan_to_num(x, nan=2).astype(int)
-    for j,o in enumerate(OBSERVATIONS):
-        assert t.kappa[o] == pytest.approx(cohen_kappa_score(as_int(a[:, j]), as_int(b[:, j])), abs=1e-6)
-        assert t.agreement[o] == pytest.approx((as_int(a[:, j]) == as_int(b[:, j])).mean())
-    assert t.agreement['thirteen'] == pytest.approx((as_int(a) == as_int(b))[:, 1:].mean()) and t.n['six'] == 1200
-    pd.testing.assert_frame_equal(t, scores.agreement(frame(b), frame(a)))
-    with pytest.raises(CXRError, match='200 labels against 3'): scores.agreement(frame(a), frame(a[:3]))
 
 def test_bad_input():
     x = frame(labels(4, np.random.default_rng(0)))

@@ -2,7 +2,7 @@
 
 FOLDER holds `openi_reports/*.tgz` (report XML files) and `labels/`: `*_gold.csv` (positives coded by people), any CSV with an
 `id` and the fourteen observations (1, 0, -1 or empty), `chexpert_sample_*.csv`, and `f1chexbert_probe_sentences.json`. What is
-missing is skipped. The scores (no text) go to `cxr_llava/labeller_scores.json`, which `31_labels` and the page of results show.
+missing is skipped. The scores (no text) go to `cxr_llava/labeller_scores.json`, which `report/03_labels` and the page of results show.
 """
 import argparse, csv, io, json, tarfile, time
 import xml.etree.ElementTree as ET

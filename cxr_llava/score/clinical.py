@@ -5,31 +5,31 @@
 # %% auto #0
 __all__ = ['POLICIES', 'RATES', 'STATES', 'FIVE', 'GROUPS', 'GROUP_COLUMNS', 'F1_ROWS', 'ROWS', 'label_matrix', 'outcomes',
            'ratio', 'rates', 'mean_of_defined', 'all_rates', 'example_rates', 'resample_weights', 'interval',
-           'clinical_resamples', 'clinical_scores', 'state_counts', 'agreement', 'label_differences', 'f1_differences',
-           'swap_draws', 'paired_tests', 'holm', 'compare_systems']
+           'clinical_resamples', 'clinical_scores', 'state_counts', 'label_differences', 'f1_differences', 'swap_draws',
+           'paired_tests', 'holm', 'compare_systems']
 
-# %% ../../nbs/score/01_clinical.ipynb #79326936
+# %% ../../nbs/score/01_clinical.ipynb #fe3358a1
 import warnings
 from itertools import combinations
 import numpy as np, pandas as pd
 from ..core.files import CXRError
 from ..report.labels import OBSERVATIONS, TARGETS
 
-# %% ../../nbs/score/01_clinical.ipynb #4676933a
+# %% ../../nbs/score/01_clinical.ipynb #c80d9f90
 POLICIES = ('negative', 'positive', 'definite')
 RATES = ('accuracy', 'sensitivity', 'specificity', 'precision', 'f1')
 STATES = ('positive', 'negative', 'uncertain', 'not mentioned')
 
-# %% ../../nbs/score/01_clinical.ipynb #ed179e65
+# %% ../../nbs/score/01_clinical.ipynb #ee5d4650
 FIVE = [o for o in OBSERVATIONS if o in ('Cardiomegaly', 'Edema', 'Consolidation', 'Atelectasis', 'Pleural Effusion')]
 GROUPS = {'6': list(TARGETS), '5': FIVE, '14': list(OBSERVATIONS)}
 GROUP_COLUMNS = {group: [OBSERVATIONS.index(o) for o in names] for group,names in GROUPS.items()}
 
-# %% ../../nbs/score/01_clinical.ipynb #8dc49485
+# %% ../../nbs/score/01_clinical.ipynb #2269e6ad
 F1_ROWS = list(OBSERVATIONS) + [f'{kind} {group}' for group in GROUPS for kind in ('micro', 'macro')]
 ROWS = F1_ROWS + [f'{kind} {group}' for kind in ('weighted', 'example') for group in GROUPS]
 
-# %% ../../nbs/score/01_clinical.ipynb #825cc19d
+# %% ../../nbs/score/01_clinical.ipynb #d87645cf
 def label_matrix(
     labels, # `DataFrame` with one column per observation, or a list of dicts; values 1, 0, -1, None
 )->np.ndarray: # Shape (n, 14); NaN where not mentioned
@@ -47,7 +47,7 @@ def label_matrix(
     _check_labels(values)
     return values
 
-# %% ../../nbs/score/01_clinical.ipynb #a2670dad
+# %% ../../nbs/score/01_clinical.ipynb #23a0a88a
 def _check_labels(values):
     "Raise `CXRError` on the first number that is no label"
     wrong = np.argwhere(~(np.isnan(values) | np.isin(values, (-1, 0, 1))))
@@ -56,7 +56,7 @@ def _check_labels(values):
     raise CXRError(f'Label {values[row, column]:g} of "{OBSERVATIONS[column]}" in row {row} is not 1, 0, -1 or empty: '
         'correct the labels.')
 
-# %% ../../nbs/score/01_clinical.ipynb #e8d55379
+# %% ../../nbs/score/01_clinical.ipynb #10e6f70b
 def outcomes(
     ref_labels, # Labels of the reference reports
     pred_labels, # Labels of the written reports, in the same order
@@ -74,7 +74,7 @@ def outcomes(
     ref, pred = np.isin(ref, yes), np.isin(pred, yes)
     return np.stack([ref & pred, ~ref & pred, ref & ~pred, ~ref & ~pred], -1) & counted[..., None]
 
-# %% ../../nbs/score/01_clinical.ipynb #2212e7e0
+# %% ../../nbs/score/01_clinical.ipynb #2e9f1c15
 def ratio(
     part, # Numerators
     whole, # Denominators, of the same shape
@@ -82,7 +82,7 @@ def ratio(
     "Divide, and leave undefined what has no denominator"
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
-# %% ../../nbs/score/01_clinical.ipynb #55504667
+# %% ../../nbs/score/01_clinical.ipynb #c1b04e29
 def rates(
     counts:np.ndarray, # Shape (..., 4): TP, FP, FN, TN
 )->dict: # Rate -> array of shape (...); NaN where undefined
@@ -91,7 +91,7 @@ def rates(
     return dict(accuracy=ratio(tp+tn, tp+fp+fn+tn), sensitivity=ratio(tp, tp+fn), specificity=ratio(tn, tn+fp),
         precision=ratio(tp, tp+fp), f1=ratio(2*tp, 2*tp+fp+fn))
 
-# %% ../../nbs/score/01_clinical.ipynb #2650c1f1
+# %% ../../nbs/score/01_clinical.ipynb #3aded8e1
 def mean_of_defined(
     values:np.ndarray, # Shape (..., k), NaN where undefined
     weights=1., # How much each counts
@@ -100,7 +100,7 @@ def mean_of_defined(
     counted = np.where(np.isnan(values), 0., weights)
     return ratio((np.nan_to_num(values)*counted).sum(-1), counted.sum(-1))
 
-# %% ../../nbs/score/01_clinical.ipynb #a1d4a525
+# %% ../../nbs/score/01_clinical.ipynb #f876943f
 def all_rates(
     counts:np.ndarray, # Shape (..., 14, 4)
 )->dict: # Rate -> array of shape (..., 23), in the order of `ROWS`
@@ -111,7 +111,7 @@ def all_rates(
     averages = {rate: _averages(single[rate], [group[rate] for group in pooled], support) for rate in RATES}
     return {rate: np.concatenate([single[rate], averages[rate]], -1) for rate in RATES}
 
-# %% ../../nbs/score/01_clinical.ipynb #4412fa76
+# %% ../../nbs/score/01_clinical.ipynb #352f2790
 def _averages(single, pooled, support):
     "One rate: micro and macro of each group, then the weighted means"
     plain, weighted = [], []
@@ -120,7 +120,7 @@ def _averages(single, pooled, support):
         weighted.append(mean_of_defined(single[..., columns], support[..., columns]))
     return np.stack(plain + weighted, -1)
 
-# %% ../../nbs/score/01_clinical.ipynb #e06e2f7a
+# %% ../../nbs/score/01_clinical.ipynb #8c316599
 def example_rates(
     found:np.ndarray, # From `outcomes`, shape (n, 14, 4)
     weights:np.ndarray, # Shape (times, n): how often each study counts
@@ -134,7 +134,7 @@ def example_rates(
             columns[rate].append(ratio(total, defined))
     return {rate: np.stack(parts, -1) for rate,parts in columns.items()}
 
-# %% ../../nbs/score/01_clinical.ipynb #e0a83d41
+# %% ../../nbs/score/01_clinical.ipynb #5ef58d72
 def resample_weights(
     units, # Patient of each study; the study's own id where the patient is not known
     times:int=1000, # Number of resamples
@@ -147,7 +147,7 @@ def resample_weights(
     drawn = np.random.default_rng(seed).multinomial(len(names), equal, size=times)
     return drawn[:, codes].astype(float)
 
-# %% ../../nbs/score/01_clinical.ipynb #a7ffe1e8
+# %% ../../nbs/score/01_clinical.ipynb #c34a5716
 def interval(
     values:np.ndarray, # Shape (times, ...): one value per resample, NaN where undefined
     level:float=.95, # In (0,1)
@@ -161,7 +161,7 @@ def interval(
         low,high = np.nanquantile(values, [(1-level)/2, (1+level)/2], axis=0)
     return low, high, np.isnan(values).sum(0)
 
-# %% ../../nbs/score/01_clinical.ipynb #37639b8a
+# %% ../../nbs/score/01_clinical.ipynb #b2640fb2
 def clinical_resamples(
     found:np.ndarray, # From `outcomes`
     weights:np.ndarray, # From `resample_weights`
@@ -172,7 +172,7 @@ def clinical_resamples(
     examples = example_rates(found, weights)
     return {rate: np.concatenate([pooled[rate], examples[rate]], -1) for rate in RATES}
 
-# %% ../../nbs/score/01_clinical.ipynb #5bb27a5f
+# %% ../../nbs/score/01_clinical.ipynb #260ac2ca
 def clinical_scores(
     ref_labels, # Labels of the reference reports: `DataFrame` of `label_reports`, or a list of dicts
     pred_labels, # Labels of the written reports, in the same order
@@ -186,7 +186,7 @@ def clinical_scores(
     table = table.assign(**_row_counts(found.sum(0)), undefined=_undefined(found))
     return table if weights is None else _with_intervals(table, clinical_resamples(found, weights))
 
-# %% ../../nbs/score/01_clinical.ipynb #df2f8fa2
+# %% ../../nbs/score/01_clinical.ipynb #b5f08451
 _AVERAGES = ROWS[len(OBSERVATIONS):]
 _ROW_COLUMNS = [[i] for i in range(len(OBSERVATIONS))] + [GROUP_COLUMNS[row.split()[1]] for row in _AVERAGES]
 
@@ -195,7 +195,7 @@ def _row_counts(counts):
     kinds = dict(support=[0, 2], predicted=[0, 1], n=[0, 1, 2, 3])
     return {name: [int(counts[columns][:, kept].sum()) for columns in _ROW_COLUMNS] for name,kept in kinds.items()}
 
-# %% ../../nbs/score/01_clinical.ipynb #a063c315
+# %% ../../nbs/score/01_clinical.ipynb #cbf1aaa0
 def _undefined(found):
     "How many observations, or studies, of each row have no F1"
     f1 = rates(found.sum(0))['f1']
@@ -203,7 +203,7 @@ def _undefined(found):
     own_f1 = [rates(found[:, columns].sum(1))['f1'] for columns in GROUP_COLUMNS.values()]
     return by_observation + [int(np.isnan(values).sum()) for values in own_f1]
 
-# %% ../../nbs/score/01_clinical.ipynb #12672875
+# %% ../../nbs/score/01_clinical.ipynb #0d184df0
 def _with_intervals(table, resampled):
     "`table` with bounds of each rate"
     for rate in RATES:
@@ -216,7 +216,7 @@ def _with_intervals(table, resampled):
         table[f'{rate}_lo'], table[f'{rate}_hi'], table[f'{rate}_undefined'] = low, high, lost
     return table
 
-# %% ../../nbs/score/01_clinical.ipynb #74cb55dd
+# %% ../../nbs/score/01_clinical.ipynb #49f5e1b6
 def state_counts(
     a, # Labels, as for `clinical_scores`
     b, # Labels of the same reports by someone else
@@ -227,24 +227,7 @@ def state_counts(
     one_hot = [np.stack([x == 1, x == 0, x == -1, np.isnan(x)], -1).astype(int) for x in (a, b)]
     return np.einsum('nos,not->ost', *one_hot)
 
-# %% ../../nbs/score/01_clinical.ipynb #34b9ccb9
-def agreement(
-    a, # Labels, as for `clinical_scores`
-    b, # Labels of the same reports by someone else
-)->pd.DataFrame: # One row per observation, then all of six, 13 and 14: n, agreement, kappa, and F1 of each state
-    "How far two sets of four-state labels agree; `a` and `b` may be swapped. Undefined stays NaN"
-    counts = state_counts(a, b)
-    groups = dict(six=GROUP_COLUMNS['6'], thirteen=list(range(1, 14)), fourteen=list(range(14)))
-    pooled = np.stack([counts[columns].sum(0) for columns in groups.values()])
-    counts = np.concatenate([counts, pooled]).astype(float)
-    n, same, rows, cols = counts.sum((1, 2)), np.trace(counts, axis1=1, axis2=2), counts.sum(2), counts.sum(1)
-    agree, chance = ratio(same, n), ratio((rows*cols).sum(1), n**2)
-    table = pd.DataFrame(dict(n=n.astype(int), agreement=agree, kappa=ratio(agree - chance, 1 - chance)),
-        index=pd.Index(OBSERVATIONS + list(groups), name='observation'))
-    for i,state in enumerate(STATES): table[f'f1 {state}'] = ratio(2*counts[:, i, i], rows[:, i] + cols[:, i])
-    return table
-
-# %% ../../nbs/score/01_clinical.ipynb #47cffe81
+# %% ../../nbs/score/01_clinical.ipynb #2d3337db
 def label_differences(
     a:np.ndarray, # Outcomes of one system, summed over studies: shape (..., 14, 4)
     b:np.ndarray, # Of the other
@@ -260,7 +243,7 @@ def label_differences(
         columns.append(np.stack([micro_a - micro_b, macro], -1))
     return np.concatenate(columns, -1)
 
-# %% ../../nbs/score/01_clinical.ipynb #b4eb02d1
+# %% ../../nbs/score/01_clinical.ipynb #0831672b
 def f1_differences(
     keep:np.ndarray, # As for `label_differences`
 ): # A function of two sums of flat outcomes, shape (..., 56) each
@@ -269,7 +252,7 @@ def f1_differences(
     def differ(a, b): return label_differences(by_observation(a), by_observation(b), keep)
     return differ
 
-# %% ../../nbs/score/01_clinical.ipynb #621f4156
+# %% ../../nbs/score/01_clinical.ipynb #a442da6a
 def swap_draws(
     units, # Patient of each study; the study's own id where the patient is not known
     times:int=1000, # Number of random assignments
@@ -279,7 +262,7 @@ def swap_draws(
     names, codes = np.unique(np.asarray(units, str), return_inverse=True)
     return np.random.default_rng(seed).integers(0, 2, (times, len(names)))[:, codes].astype(float)
 
-# %% ../../nbs/score/01_clinical.ipynb #61f85842
+# %% ../../nbs/score/01_clinical.ipynb #0426ce48
 def paired_tests(
     a:np.ndarray, # One row of numbers per study, shape (n, k)
     b:np.ndarray, # The other system's, on the same studies
@@ -299,7 +282,7 @@ def paired_tests(
     known = {name: np.where(np.isnan(value), np.nan, p) for name,p in p_values.items()}
     return dict(value=value, lo=low, hi=high, undefined=undefined, **known)
 
-# %% ../../nbs/score/01_clinical.ipynb #1ac1daf0
+# %% ../../nbs/score/01_clinical.ipynb #4ae2f319
 def _share(hits, defined): return (1 + hits.sum(0))/(1 + defined.sum(0))
 
 def _p_of_sign(resampled):
@@ -308,12 +291,12 @@ def _p_of_sign(resampled):
     sides = [_share(side, defined) for side in (resampled <= 0, resampled >= 0)]
     return np.minimum(1, 2*np.minimum(*sides))
 
-# %% ../../nbs/score/01_clinical.ipynb #9ae25755
+# %% ../../nbs/score/01_clinical.ipynb #ad32abd0
 def _p_of_size(value, swapped):
     "Share of swaps with a difference at least as large"
     return _share(np.abs(swapped) >= np.abs(value) - 1e-12, ~np.isnan(swapped))
 
-# %% ../../nbs/score/01_clinical.ipynb #db7a4796
+# %% ../../nbs/score/01_clinical.ipynb #ec2d861a
 def holm(
     p, # p values, NaN where there was no test
 )->np.ndarray: # The same, corrected; NaN stays
@@ -324,7 +307,7 @@ def holm(
     corrected[order] = np.minimum(1, np.maximum.accumulate(p[order]*np.arange(len(order), 0, -1)))
     return corrected
 
-# %% ../../nbs/score/01_clinical.ipynb #5ad8d4cd
+# %% ../../nbs/score/01_clinical.ipynb #8d599d7a
 def compare_systems(
     ref_labels, # Labels of the reference reports
     systems:dict, # Name -> labels of its reports, in the same order
@@ -345,7 +328,7 @@ def compare_systems(
     table['p_holm'] = table.groupby('row').p_randomisation.transform(holm)
     return table if rows is None else table[table.index.isin(rows, level='row')]
 
-# %% ../../nbs/score/01_clinical.ipynb #f5047db5
+# %% ../../nbs/score/01_clinical.ipynb #2661d432
 def _one_pair(a, b, found, draws):
     "Rows of the table for one pair of systems"
     keep = np.all([~np.isnan(rates(found[name].sum(0))['f1']) for name in (a, b)], 0)

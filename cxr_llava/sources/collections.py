@@ -384,7 +384,7 @@ def guess_columns(
     if 'image' not in columns:
         raise CXRError(f'{path} has no column for the X-ray file ({has}): name it with --image_col.')
     if not {'findings', 'impression', 'report'} & set(columns):
-        raise CXRError(f'{path} has no column with text ({has}): name it with --findings_col.')
+        raise CXRError(f'{path} has no column with text ({has}): name it with --findings_col or --report_col.')
     return columns
 
 # %% ../../nbs/sources/04_collections.ipynb #375547c6

@@ -44,10 +44,15 @@ class DataConfig(Config):
     allow_leaks:bool = False # Write a leaky official split all the same
     image_dir:str = '' # Table: folder of the X-rays; empty: that of the table
     text:str = '' # Course layout: JSON file with the reports, when it lies elsewhere
-    image_col:str = '' # Table: column of the X-ray file; empty: guessed, like the next three
-    findings_col:str = '' # Table: column of the findings, or of the whole report
+    image_col:str = '' # Table: column of the X-ray file; empty: guessed, like all below
+    findings_col:str = '' # Table: column of the findings
     impression_col:str = '' # Table: column of the impression
+    report_col:str = '' # Table: column of the whole report
+    indication_col:str = '' # Table: column of the indication
     patient_col:str = '' # Table: column of the patient
+    study_col:str = '' # Table: column of the study
+    view_col:str = '' # Table: column of the view
+    split_col:str = '' # Table: column of the split
     _allowed = dict(n='[0, inf)', size='[32, inf)', workers='[1, inf)', seed='[0, 4294967296)', views=VIEWS, section=tuple(SECTIONS))
 
     def __post_init__(self):
@@ -142,7 +147,7 @@ def open_studies(
 )->Opened: # Studies are read when they are asked for
     "Open the source that the settings name. Raises `CXRError` when there is none"
     name, path = place_of(cfg, run)
-    columns = {part: getattr(cfg, f'{part}_col') for part in ('image', 'findings', 'impression', 'patient')}
+    columns = {name.removesuffix('_col'): getattr(cfg, name) for name in cfg.known() if name.endswith('_col')}
     found = {}
     studies = open_source(name, path, rejects, cfg.workers, found, image_dir=cfg.image_dir, columns=columns, text=cfg.text)
     if name == 'table':
