@@ -4,7 +4,9 @@ __version__ = "0.1.0"
 
 _WHERE = dict(load_model='vlm.load', read_xray='xray.read', label_report='report.labels', label_reports='report.labels',
     OBSERVATIONS='report.labels', parse_sections='report.sections', bleu='report.text_metrics', rouge='report.text_metrics',
-    phantom_xray='xray.drawing', CXRError='core.files', ImageError='xray.pixels')
+    phantom_xray='xray.drawing', CXRError='core.files', ImageError='xray.pixels',
+    build_dataset='data', DataConfig='sources.prepare', make_conversations='prompts', PromptConfig='sources.conversations',
+    FinetuneConfig='train.settings', evaluate='eval', EvalConfig='score.systems') # `finetune` is the module: `from cxr_llava.finetune import finetune`
 
 __all__ = list(_WHERE)
 

@@ -26,3 +26,8 @@ def test_every_public_name_exists():
 def test_unknown_name_is_an_attribute_error():
     r = python('import cxr_llava; cxr_llava.nothing')
     assert 'AttributeError' in r.stderr and 'nothing' in r.stderr
+
+def test_stages_come_from_the_front():
+    r = python('from cxr_llava import build_dataset, DataConfig, evaluate, EvalConfig, FinetuneConfig, make_conversations, PromptConfig\n'
+               'import cxr_llava.finetune, sys\nprint(callable(cxr_llava.finetune.finetune), "torch" in sys.modules)')
+    assert r.stdout.split() == ['True', 'False'], r.stderr

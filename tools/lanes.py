@@ -57,7 +57,7 @@ def freeze(lane):
 
 def make_wheels(lane, to):
     "This package and what the install cell asks for, as one folder of wheels"
-    need = re.search(r'^NEED = (\[.*?\])', (ROOT/'cxr_llava/push.py').read_text(), re.M)[1]
+    need = re.search(r'^NEED = (\[.*?\])', (ROOT/'cxr_llava/core/push.py').read_text(), re.M)[1]
     need = json.loads(need.replace("'", '"'))
     lane.pip('wheel', '--no-deps', '--no-build-isolation', '-w', str(to), str(ROOT))
     lane.pip('download', '--no-deps', '-d', str(to), *need)

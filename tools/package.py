@@ -6,7 +6,7 @@ import argparse, os, re, subprocess, sys, tarfile, tempfile, time, zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIGHT = ['fastcore', 'numpy', 'pandas', 'pyarrow', 'pillow', 'pydicom', 'pyyaml', 'tqdm', 'sacrebleu', 'rouge-score', 'scikit-learn', 'matplotlib']
+LIGHT = ['fastcore', 'numpy', 'pandas', 'pyarrow', 'pillow', 'pydicom', 'pyyaml', 'tqdm', 'scikit-learn', 'matplotlib']
 PROBE = '''
 from cxr_llava import label_report, parse_sections, read_xray
 from cxr_llava.xray.drawing import phantom_xray

@@ -8,7 +8,7 @@ __all__ = ['AGAIN', 'map_jobs', 'with_progress', 'is_out_of_memory', 'memory_now
            'environment', 'first_traceback', 'what_failed', 'launch', 'only_one']
 
 # %% ../../nbs/core/04_processes.ipynb #f39a2b9c
-import contextlib, ctypes, inspect, os, re, signal, subprocess, sys, threading, time
+import contextlib, ctypes, errno, inspect, os, re, signal, subprocess, sys, threading, time
 from collections import deque
 from itertools import chain, islice
 from pathlib import Path
@@ -338,8 +338,9 @@ def launch(
     **env # More variables of the environment
 ):
     "Run a module in `n` processes. Raises `CXRError` with the reason when they fail"
-    file = write_json(Path(folder)/f'.launch_{os.getpid()}.json', settings)
+    file = Path(folder)/f'.launch_{os.getpid()}.json'
     cmd = command(module, file, n, nodes, node, master)
+    write_json(file, settings)
     try:
         for _ in range(8):
             code, lines = _run_shown(cmd, environment(CXR_WORLD=str(n*nodes), **env))
@@ -348,6 +349,15 @@ def launch(
     if code: raise CXRError(what_failed(lines, n, code))
 
 # %% ../../nbs/core/04_processes.ipynb #a103b7dd
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+def _take(lock, patience):
+    "Take a lock, or go on without one on a disk that has no locks, such as some network folders"
+    try: lock.acquire(timeout=patience, poll_interval=.2)
+    except NotImplementedError: return # older filelock
+    except OSError as e:
+        if e.errno not in _NO_LOCKS: raise
+
 @contextlib.contextmanager
 def only_one(
     folder, # Folder that is written; made when missing
@@ -357,14 +367,13 @@ def only_one(
 ):
     "Hold the lock of a folder; yield it. Raises `CXRError` when another process has it"
     from filelock import FileLock, Timeout
+    lock = FileLock(Path(folder)/name)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder)/name).touch()
-    except OSError as e: raise CXRError(os_sentence(e, folder)) from None
-    lock = FileLock(Path(folder)/name)
-    try: lock.acquire(timeout=patience, poll_interval=.2)
+        _take(lock, patience)
     except Timeout:
         ours = f'Another training is writing into {folder}: wait for it, or choose another folder with --run or --out.'
         raise CXRError(sentence or ours) from None
+    except OSError as e: raise CXRError(os_sentence(e, folder)) from None
     try: yield lock
     finally: lock.release()

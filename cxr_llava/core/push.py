@@ -8,7 +8,7 @@ __all__ = ['CHAIN', 'NEED', 'WHEELS', 'NOTEBOOKS', 'FOLDER', 'POLL', 'PATIENCE',
            'push_folder', 'push_wheels', 'status', 'wait_for', 'pull_output', 'push', 'run_kaggle', 'main']
 
 # %% ../../nbs/core/06_push.ipynb #a8620c3e
-import os, re, shutil, subprocess, sys, tempfile, time
+import contextlib, os, re, shutil, subprocess, sys, tempfile, time
 from dataclasses import dataclass
 from pathlib import Path
 from .config import Config, run_cli
@@ -24,7 +24,7 @@ CHAIN = {
     '50_run': dict(gpu=True, data=True, after=[])}
 
 # %% ../../nbs/core/06_push.ipynb #a740a73e
-NEED = ['bitsandbytes==0.50.2', 'sacrebleu==2.6.0', 'portalocker==4.4.2', 'colorama==0.4.6'] # beside this package
+NEED = ['bitsandbytes==0.50.2'] # beside this package
 WHEELS = 'cxr-llava-wheels' # name of the data set
 NOTEBOOKS = Path('nbs') # in a clone of the repository
 FOLDER = Path('build/kaggle') # what is to be sent
@@ -52,11 +52,15 @@ def chosen(cfg:KaggleConfig)->list: # Names, in the order of the story
     return [name for name in CHAIN if name in names] or [name for name in CHAIN if name != '50_run']
 
 # %% ../../nbs/core/06_push.ipynb #4a74888b
+def _last_owner():
+    "Whose notebooks the last `build` wrote; '' without one"
+    for file in sorted(FOLDER.glob('*/kernel-metadata.json')):
+        with contextlib.suppress(CXRError, KeyError, TypeError): return str(read_json(file)['id']).split('/')[0]
+    return ''
+
 def owner(cfg:KaggleConfig)->str: # Kaggle user name
     "Find out whose notebooks they are. Raises `CXRError` when nobody is named"
-    built = sorted(FOLDER.glob('*/kernel-metadata.json'))
-    last = [read_json(file)['id'].split('/')[0] for file in built]
-    name = next(filter(None, [cfg.owner, os.environ.get('KAGGLE_USERNAME'), *last]), '')
+    name = cfg.owner or os.environ.get('KAGGLE_USERNAME') or _last_owner()
     if re.fullmatch(r'[A-Za-z0-9][\w-]*', name): return name
     raise CXRError(f'Whose Kaggle notebooks? {name!r} is no user name: give --owner YOUR_NAME.')
 

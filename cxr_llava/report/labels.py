@@ -618,7 +618,7 @@ _SHORT_FORMS = ('v', 'vs|dr|rt|lt', 'sig|def|obv', 'poss|susp|pulm|vasc') # By l
 _NOT_SHORT = ''.join(rf'(?<!\b(?i:{forms})\.)' for forms in _SHORT_FORMS)
 _END = re.compile(
     rf'\.(?:(?<!\d\.)|(?!\d)){_NOT_SHORT}(?!\s+(?i:for|of)\b)|!'
-    rf'|\n(?=\s*(?:\n|[-*•]|\d+[.)]))|\n{_WRAPPED}(?=\s*[A-Z][a-z])')
+    rf'|\n(?=[^\S\n]*(?:\n|[-*•]|\d+[.)]))|\n{_WRAPPED}(?=\s*[A-Z][a-z])')
 
 # %% ../../nbs/report/03_labels.ipynb #4404e735
 LEFT_OUT = r'''

@@ -346,13 +346,15 @@ def resize_xrays(
     append_jsonl(out/'index.jsonl', [])
     todo = [(str(src), str(out/name), size) for src,name in jobs if name not in done]
     results = with_progress(map_jobs(_prepare_file, todo, workers, 4), len(todo), 'X-rays prepared')
-    for (_,path,_),facts in zip(todo, results):
-        name = Path(path).relative_to(out).as_posix()
-        done[name] = dict(out=name, key=keys[name], **facts)
-        if 'error' not in facts: fresh.append(done[name])
-        if len(fresh) == NOTE_EVERY:
-            append_jsonl(out/'index.jsonl', fresh)
-            fresh = []
+    try:
+        for (_,path,_),facts in zip(todo, results):
+            name = Path(path).relative_to(out).as_posix()
+            done[name] = dict(out=name, key=keys[name], **facts)
+            if 'error' not in facts: fresh.append(done[name])
+            if len(fresh) == NOTE_EVERY:
+                append_jsonl(out/'index.jsonl', fresh)
+                fresh = []
+    finally: append_jsonl(out/'index.jsonl', fresh) # also after an interruption
     write_jsonl(out/'index.jsonl', [done[name] for name in sorted(done) if 'error' not in done[name]])
     speed = len(todo)/max(time.time() - start, 1e-3)
     if todo: say(f'{len(todo)} of {len(todo)} X-rays prepared, {speed:.0f} per second')
