@@ -183,7 +183,7 @@ _NOT_KNOWN = re.compile(r'authenticat|\b401\b|unauthorized|could not find kaggle
 def kaggle(
     *args, # Arguments of the command
     timeout:float=600, # Seconds
-    check:bool=True, # Its exit code must be 0
+    check:bool=True, # It must answer, with exit code 0
 )->str: # What it printed, without tokens
     "Run Kaggle's command. Raises `CXRError` when it is missing, hangs or fails"
     exe = shutil.which('kaggle') or shutil.which('kaggle', path=str(Path(sys.executable).parent))
@@ -192,6 +192,7 @@ def kaggle(
     options = dict(capture_output=True, text=True, errors='replace', stdin=subprocess.DEVNULL)
     try: r = subprocess.run([exe, *args], timeout=timeout, **options)
     except subprocess.TimeoutExpired:
+        if not check: return ''
         raise CXRError(f'`{what}` did not answer within {timeout:.0f} s: try again, and look at kaggle.com.') from None
     out = redact(f'{r.stdout}\n{r.stderr}').strip()
     if _NOT_KNOWN.search(out) and 'successfully' not in out:

@@ -146,11 +146,15 @@ def _is_done(out, files, want):
     return {path for path in files if any(_is_current(row, _stat(path)) for row in kept.get(path, []))}
 
 # %% ../../nbs/vlm/07_folder.ipynb #fc2b6d43
+@contextlib.contextmanager
 def _alone(out):
     "Hold `out` meanwhile. Raises `CXRError` when another run has it"
-    out = Path(out)
+    lock = Path(out).with_name(f'.{Path(out).name}.lock')
     sentence = f'Another run is writing into {out}: wait for it, or choose another --out.'
-    return only_one(out.parent, f'.{out.name}.lock', 0, sentence)
+    with only_one(lock.parent, lock.name, 0, sentence):
+        try: yield
+        finally:
+            with contextlib.suppress(OSError): lock.unlink()
 
 # %% ../../nbs/vlm/07_folder.ipynb #0bcf5fd9
 def report_folder(
