@@ -155,3 +155,15 @@ def test_nothing_is_the_default(kw):
     ids=lambda kw: str(kw)[:24])
 def test_arguments_that_mean_nothing(kw):
     assert len(refused('', **kw)) < 500
+
+@pytest.mark.parametrize('code', ['ENOLCK', 'EOPNOTSUPP', 'ENOSYS'])
+@pytest.mark.filterwarnings('ignore:flock')
+def test_a_disk_without_locks(tmp_path, monkeypatch, code):
+    "Some network folders cannot lock: work goes on there, twice in a row too"
+    import errno
+    fcntl = pytest.importorskip('fcntl')
+    from cxr_llava.core.processes import only_one
+    def flock(*_): raise OSError(getattr(errno, code), code)
+    monkeypatch.setattr(fcntl, 'flock', flock)
+    for _ in range(2):
+        with only_one(tmp_path, patience=0): pass

@@ -430,3 +430,17 @@ def test_prepared_is_square_and_never_larger(w, h, size):
     if max(w, h) > 4*min(w, h): return
     im = prepare_xray(Image.effect_noise((w, h), 60), size)
     assert im.size[0] == im.size[1] <= max(size, 1) or max(w, h) <= size and im.size[0] == max(w, h)
+
+def test_preparing_goes_on_after_an_interruption(tmp_path, monkeypatch, capsys):
+    from cxr_llava.xray import read
+    for i in range(4): phantom_xray(i).save(tmp_path/f'{i}.png')
+    jobs = [(tmp_path/f'{i}.png', f'{i}.jpg') for i in range(4)]
+    with monkeypatch.context() as m:
+        prepare = read._prepare_file
+        def stop(job):
+            if '3.png' in job[0]: raise KeyboardInterrupt
+            return prepare(job)
+        m.setattr(read, '_prepare_file', stop)
+        with pytest.raises(KeyboardInterrupt): read.resize_xrays(jobs, tmp_path/'out', 64, 1)
+    read.resize_xrays(jobs, tmp_path/'out', 64, 1)
+    assert '3 X-rays were prepared before' in capsys.readouterr().out

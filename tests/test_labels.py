@@ -73,7 +73,7 @@ def test_labels_follow_from_mentions():
             assert labels[o] in values if values else labels[o] is None
 
 @pytest.mark.parametrize('text', ['\u0130 no effusion \u212a', 'effusion '*5000, 'a'*50_000, ', '*5000 + 'effusion', '\n'*3000 + 'edema', '\n'*50_000,
-                                  'INDICATION: '*2000, 'effusion or '*2000, 'ABCD '*10_000 + ':'])
+                                  'INDICATION: '*2000, 'effusion or '*2000, '?)'*10_000 + 'edema', ':__'*10_000, 'ABCD '*10_000 + ':'])
 def test_odd_text_is_read_in_time(text):
     label_report(text); explain_report(text)
 

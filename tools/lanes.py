@@ -15,7 +15,7 @@ CPU = 'https://download.pytorch.org/whl/cpu'
 TOOLS = ['pip', 'setuptools>=77,<82', 'wheel', 'pytest', 'pytest-xdist', 'hypothesis'] # beside the image: what builds and tests
 MAY_ADD = ['evaluate'] # with what it needs, beside this package and what the install cell asks for; the notebooks do without it
 
-TESTS = [f'tests/test_{o}.py' for o in ('model', 'passes', 'images', 'finetune', 'finetune_inside', 'plan', 'checkpoints', 'adapters', 'publish', 'kaggle', 'import')]
+TESTS = [f'tests/test_{o}.py' for o in ('model', 'images', 'finetune', 'finetune_inside', 'plan', 'checkpoints', 'adapters', 'publish', 'kaggle', 'import')]
 SHORT = 'not killed and not full_disk and not second_training and not one_of_two' # the rest takes minutes each
 
 def norm(name): return re.sub(r'[-_.]+', '-', name).lower()

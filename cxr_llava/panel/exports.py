@@ -12,7 +12,8 @@ from base64 import b64encode
 from datetime import datetime, timezone
 from pathlib import Path
 from ..core.files import CXRError, sha256
-from .parts import found_and_denied, made_by, NOTICE, picture_uri, piece, readable, templates, text_labels
+from ..core.templates import templates
+from .parts import found_and_denied, made_by, NOTICE, picture_uri, piece, readable, text_labels
 from ..report.sections import join_sections
 from ..vlm.chat_format import neutralise, parse_answer
 

@@ -18,8 +18,9 @@ from types import SimpleNamespace
 from ..core.config import Config, run_cli
 from ..core.files import CXRError, say
 from ..core.run_folder import run_root
+from ..core.templates import style_sheet, templates
 from .inputs import EXAMPLES, list_folder, start_folder
-from .parts import head_html, log_html, NOTICE, status_html, styles, templates, viewer_html
+from .parts import head_html, log_html, NOTICE, status_html, viewer_html
 from .session import ACTIONS, Choices, read_study, Session, View
 from .widgets import demo_model, ReportPanel
 from ..sources.manifest import read_manifest
@@ -66,7 +67,7 @@ def web_panel(
         with contextlib.redirect_stdout(io.StringIO()): model = demo_model(local_model, run=run)
     except CXRError as error:
         words = f'{status_html(error, "error")}<div class="cxr-notice">{NOTICE}</div>'
-        return HTML(f'<style>{styles("card", "panel")}</style><div class="cxr-panel">{words}</div>')
+        return HTML(f'<style>{style_sheet("card", "panel")}</style><div class="cxr-panel">{words}</div>')
     return ReportPanel(model, folder, browse=False, upload_mb=UPLOAD_MB)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c009
@@ -287,7 +288,7 @@ def _looks(gr):
     theme = gr.themes.Default(primary_hue='teal', neutral_hue='stone', font=fonts, font_mono=['monospace'])
     theme = theme.set(body_background_fill='#fbfaf7')
     script = "() => document.body.classList.remove('dark')"
-    return dict(theme=theme, css=styles('card', 'panel', 'gradio'), js=script)
+    return dict(theme=theme, css=style_sheet('card', 'panel', 'gradio'), js=script)
 
 # %% ../../nbs/panel/05_gradio.ipynb #47f0c028
 def _event_options(gr, page):

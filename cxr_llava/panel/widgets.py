@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from ..core.files import CXRError, say
 from ..core.kaggle import is_batch
 from ..core.run_folder import find_artifact, has_artifact
+from ..core.templates import style_sheet
 from .inputs import EXAMPLES, example_xray, start_folder, uploaded
-from .parts import head_html, log_html, picture_uri, report_card, status_html, styles, viewer_html, WINDOWS
+from .parts import head_html, log_html, picture_uri, report_card, status_html, viewer_html, WINDOWS
 from .session import ACTIONS, Choices, ONE, read_study, Session, View
 from ..vlm.generate import CXRModel
 from ..vlm.load import load_model
@@ -254,7 +255,7 @@ def build(self:ReportPanel):
     more = dict(Questions=self.question_part(w), Compare=self.compare_part(w))
     more |= dict(Session=self.past_part(w), Settings=self.settings_part(w))
     right = box([*self.report_part(w), tabs(more)], 'cxr-right')
-    style = html_part(f'<style>{styles("card", "panel")}</style>', 'cxr-style')
+    style = html_part(f'<style>{style_sheet("card", "panel")}</style>', 'cxr-style')
     head = html_part(head_html(self.session.model.info))
     w.view = box([style, head, box([left, right], 'cxr-body', 'HBox')], 'cxr-panel')
     for name,value in self.session.folder_parts().items(): self.show_part(name, value)

@@ -59,6 +59,7 @@ class Reader:
     words:list # The sentence, in the words' one form
     items:list # Its phrases, from `find_phrases`
     at:int=0 # Number of the item it is at
+    list_end:int=0 # Number of the item that ends the list it is in
     mode:str='' # 'no', 'doubt', 'maybe', 'past', or '' for none
     cue:Item=None # What opened the mode
     reached:bool=True # Has that cue met a finding?
@@ -397,7 +398,7 @@ def kept_behind(self:Reader, item):
     word = self.words[item.start]
     if word in ('but', 'yet', 'however') and self.next_kind() in ('verb', 'state'): return self.waiting, [], []
     if word != ':' or not self.at: return [], [], []
-    headed = any(structure.end == item.start for structure in self.waiting)
+    headed = any(structure.end == item.start for structure in reversed(self.waiting))
     return self.waiting if headed else [], self.chain()[::-1], self.joints
 
 # %% ../../nbs/report/03_labels.ipynb #5502de6d
@@ -434,13 +435,16 @@ def news_follows(self:Reader):
     return item.kind in ('doubt', 'verb', 'history', 'there', 'change')
 
 # %% ../../nbs/report/03_labels.ipynb #86e982c1
+_END_LIST = {'break', 'soft', 'deny', 'verb', 'or'}
+
 @patch
 def or_follows(self:Reader):
     "Does the list go on to an `or`?"
-    for item in self.following():
-        if item.kind in ('break', 'soft', 'deny', 'verb'): return False
-        if item.kind == 'or': return True
-    return False
+    count = len(self.items)
+    if self.list_end <= self.at: # One search for all commas of a list
+        places = range(self.at + 1, count)
+        self.list_end = next((place for place in places if self.items[place].kind in _END_LIST), count)
+    return self.list_end < count and self.items[self.list_end].kind == 'or'
 
 # %% ../../nbs/report/03_labels.ipynb #cc78bd93
 @patch

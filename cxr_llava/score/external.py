@@ -104,7 +104,7 @@ def _from_columns(content, path):
     return [dict(zip(content, [column[row] for column in columns])) for row in rows]
 
 # %% ../../nbs/score/10_external.ipynb #6af334d1
-_USUAL = {'id', 'text', 'report', 'prediction', 'pred'} # A dict with one of these holds columns or is a record
+_USUAL = set('id study_id uid text report prediction pred findings impression'.split()) # A dict with one of these holds columns or is a record
 
 def _json_records(content, path):
     "Read the records of a JSON document"
@@ -120,6 +120,7 @@ def _parse(text, path):
     first = text.lstrip()[0]
     if first not in '[{': return _table(text, path)
     try: content = json.loads(text)
+    except RecursionError: raise CXRError(f'{path} is nested too deeply: write a list of records.') from None
     except ValueError as e:
         if first == '{': return _json_lines(text, path)
         raise CXRError(f'{path} is not valid JSON (line {e.lineno}: {e.msg}): mend it.') from None
@@ -199,6 +200,7 @@ def _composed_report(values):
     "Take the report from a conversation or from separate sections"
     turns = values.get('conversations')
     if not isinstance(turns, list):
+        if not {'findings', 'impression'} & set(values): return None # empty would be scored
         return format_answer(as_text(values.get('findings')), as_text(values.get('impression')))
     answer = turns[1] if len(turns) > 1 else None
     return answer.get('value', answer.get('content')) if isinstance(answer, dict) else None
@@ -427,7 +429,8 @@ class OutsideConfig(Config):
 # %% ../../nbs/score/10_external.ipynb #645e514a
 def _check_url(url):
     "Raise `CXRError` for an address that would show the key"
-    parts = urlsplit(url)
+    try: parts = urlsplit(url)
+    except ValueError: raise CXRError('`base_url` must be an address such as https://host/v1.') from None
     if url and (parts.scheme not in ('http', 'https') or not parts.hostname):
         raise CXRError('`base_url` must be an address such as https://host/v1.')
     if parts.username or parts.password or parts.query:
@@ -528,10 +531,12 @@ def read_answer(reply):
     if not isinstance(choices, list) or not choices: return None
     message = getattr(choices[0], 'message', None)
     text = getattr(message, 'content', None) or ''
+    if isinstance(text, list): text = ''.join(part.get('text') or '' for part in text if isinstance(part, dict))
     end = str(getattr(choices[0], 'finish_reason', None) or 'stop').lower()
     cut = end in ('length', 'max_tokens')
     refused = '' if text else str(getattr(message, 'refusal', None) or '')[:200]
-    if not text and not refused and end != 'stop' and not cut: refused = end.replace('_', ' ')
+    filtered = end == 'content_filter' or not text and end != 'stop' and not cut
+    if filtered and not refused: refused = end.replace('_', ' ')
     if not text and not refused and not cut: return None
     usage = getattr(reply, 'usage', None)
     tokens = [getattr(usage, kind, None) or 0 for kind in ('prompt_tokens', 'completion_tokens')]

@@ -21,6 +21,7 @@ class LabelConfig(Config):
     out:str = '' # File to write; '' is FILE.labels.csv beside FILE
 
 # %% ../../nbs/score/11_label_files.ipynb #2d823904
+_SUFFIXES = '.csv .tsv .json .jsonl .ndjson'.split()
 _USUAL = 'report text reports report_impression prediction generated_report'.split()
 
 def _report_columns(columns, wanted, name):
@@ -41,6 +42,8 @@ def label_file(
 )->Path: # The file written
     "Label every report of a file. Raises `CXRError` when file or column is missing"
     path, cfg = Path(path), cfg or LabelConfig()
+    if Path(path.name.lower().removesuffix('.gz')).suffix not in _SUFFIXES:
+        raise CXRError(f'{path} is neither {", ".join(_SUFFIXES)}: convert it first.')
     rows = [record.values for record in read_records(path)]
     out = Path(cfg.out) if cfg.out else path.with_name(Path(path.name.removesuffix('.gz')).stem + '.labels.csv')
     if out.exists() and out.samefile(path):

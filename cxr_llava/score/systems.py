@@ -55,6 +55,8 @@ class EvalConfig(Config):
         for name in words_of(self.baselines):
             if name not in ('auto', *BASELINES):
                 raise CXRError(f'`baselines` names {name!r}: choose of {", ".join(BASELINES)}, or auto.')
+        if self.predictions and not words_of(self.predictions):
+            raise CXRError('`predictions` names no file: give one or more, with commas.')
         if self.references and not self.predictions:
             raise CXRError('`references` belongs to `predictions`: name the files to score, or give `data_path`.')
 
