@@ -36,6 +36,7 @@ ADAPTER_FAULTS = dict(
     lying_header=(lie, 'damaged'),
     half=(lambda d: (d/W).unlink(), 'stopped halfway'),
     other_kind=(settings(peft_type='IA3'), 'only LORA'),
+    no_matrix=(weights(lambda t: {k: v[:, 0].contiguous() if 'lora_A' in k else v for k,v in t.items()}), 'no matrix'),
     other_width=(weights(lambda t: {k: v[:, :-1].contiguous() if 'lora_A' in k else v for k,v in t.items()}), 'wide'),
     nan=(weights(lambda t: {k: v*float('nan') for k,v in t.items()}), 'NaN'),
     code=(settings(auto_mapping=dict(base_model_class='X', parent_library='their_code')), 'code of its own'),
@@ -62,6 +63,8 @@ def infinite(t):
 
 def base_settings(**kw): return lambda d: write_json(d/'config.json', read_json(d/'config.json') | kw)
 
+def shortened(config): return config | dict(text_config=config['text_config'] | dict(max_position_embeddings=8))
+
 BASE_FAULTS = dict(
     missing_shard=(lambda d: write_json(d/f'{B}.index.json', dict(weight_map={'a': B, 'b': 'model-00002-of-00002.safetensors'})), 'lacks model-00002'),
     shard_elsewhere=(lambda d: write_json(d/f'{B}.index.json', dict(weight_map={'a': '../../model.safetensors'})), 'lacks ../'),
@@ -70,6 +73,9 @@ BASE_FAULTS = dict(
     broken_promise=(lambda d: write_json(d/f'{B}.index.json', dict(weight_map={'no.such': B})), 'index promises'),
     pickle=(lambda d: (d/B).rename(d/'pytorch_model.bin'), 'pickled'),
     architecture=(base_settings(model_type='qwen2_vl'), 'not a LLaVA'),
+    kind_is_a_list=(base_settings(model_type=['llava']), 'not a LLaVA'),
+    link_to_nothing=(lambda d: (d/'z.safetensors').symlink_to('/nowhere'), 'cannot be read'),
+    short=(lambda d: write_json(d/'config.json', shortened(read_json(d/'config.json'))), 'cannot take in an X-ray'),
     code=(base_settings(auto_map=dict(AutoModel='theirs--m.M')), 'code of its own'),
     code_of_processor=(lambda d: write_json(d/'processor_config.json', read_json(d/'processor_config.json') | dict(auto_map=dict(AutoProcessor='p.P'))), 'code of its own'),
     nan=(base_weights(infinite), 'NaN or infinite'),

@@ -85,8 +85,11 @@ def with_progress(
 def is_out_of_memory(error)->bool:
     "Check whether a GPU or the computer had no memory left"
     if isinstance(error, MemoryError) or 'OutOfMemory' in type(error).__name__: return True
-    if not isinstance(error, (RuntimeError, OSError)): return False
-    return bool(re.search(r"out of memory|(can't|cannot) allocate memory", str(error), re.I))
+    if isinstance(error, OSError): return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error)))
+
+_NO_MEMORY = re.compile(r"out of memory|(can't|cannot) allocate memory|allocator: not enough memory|"
+    r'_STATUS_\w*ALLOC\w*FAILED', re.I) # The last one is of cuBLAS, cuDNN and their like
 
 # %% ../../nbs/core/04_processes.ipynb #75776e9a
 def memory_now()->float: # GB (1e9 bytes)

@@ -125,8 +125,10 @@ def base_config(
 def model_shape(
     config:dict, # Content of a `config.json`
 )->Shape:
-    "Sizes of a model"
-    return family_of(config).shape(config)
+    "Sizes of a model. Raises `CXRError` when the config makes no sense"
+    try: return family_of(config).shape(config)
+    except (TypeError, ValueError, ArithmeticError, AttributeError):
+        raise CXRError('The config.json of this base model gives impossible sizes: download it again.') from None
 
 def base_shape(
     base:str, # Name as in `BASES`, hub id or folder

@@ -154,6 +154,7 @@ def leave_out_unread(self:Run):
     gone = {reject['where'] for reject in self.rejects[before:]}
     self.rows = [row for row in self.rows if row['id'] not in gone]
     self.val = [row for row in self.val if row['id'] not in gone]
+    if not self.rows: raise CXRError(f'No study is left to learn from ({self.rejects.summary()}): run `cxr_data` again.')
     if gone: self.data = data_hash(self.rows)
     if self.rank == 0: self.rejects.save(self.paths['rejects'])
     if self.rejects: self.tell(f'finetune: {self.rejects.summary()} (listed in {self.paths["rejects"].name})')

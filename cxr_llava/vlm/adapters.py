@@ -102,6 +102,8 @@ def _weights_file(folder):
 # %% ../../nbs/vlm/04_adapters.ipynb #36a1fd11
 def _check_rank(folder, config, shapes):
     "Check that config and weights agree on the rank. Raises `CXRError` otherwise"
+    flat = [name for name,shape in shapes.items() if 'lora_A' in name and len(shape) < 2]
+    if flat: raise CXRError(f'The adapter in {folder} has no matrix in {flat[0]}: it is damaged; fetch it again.')
     ranks = {shape[0] for name,shape in shapes.items() if 'lora_A' in name}
     if not config.get('rank_pattern') and ranks != {config.get('r')}:
         raise CXRError(f'The adapter in {folder} says rank {config.get("r")} but its weights have {sorted(ranks)}: '

@@ -247,7 +247,7 @@ def check_base(
         raise CXRError(f'{folder} is not a model folder (no config.json): check the path.')
     check_no_code(folder)
     kind = read_object(folder/'config.json').get('model_type')
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise CXRError(f'{folder} holds a `{kind}` model, not a {family_names()}: '
             f'give one of {", ".join(BASES)} or another LLaVA-1.5.')
     check_settings(folder)
@@ -497,10 +497,12 @@ def load_base(
         raise CXRError(f'{folder} is in 4 bits: leave --precision out, or name the model it was made from.')
     where = place(name, 'nf4' if packed else precision, str(device or 'auto'), family_of(config).on_t4)
     model, processor = _read_weights(folder, where, packed)
+    try: identity = _identity(name, folder)
+    except OSError as e: raise CXRError(f'The base model in {folder} cannot be read ({error_text(e)}): download it again.') from e
     _check_tokens(model, processor, folder)
     check_finite(model, f'base model in {folder}')
     _do_not_pack(model)
-    model.cxr = dict(_identity(name, folder), precision=where.precision, device=str(where.device))
+    model.cxr = dict(identity, precision=where.precision, device=str(where.device))
     return model.eval().requires_grad_(False), processor
 
 # %% ../../nbs/vlm/02_bases.ipynb #60b79816

@@ -58,7 +58,7 @@ def family_of(
         if known.processor_class == type(thing).__name__: return known
     config = getattr(thing, 'config', thing)
     kind = config.get('model_type') if isinstance(config, dict) else getattr(config, 'model_type', None)
-    if kind in FAMILIES: return FAMILIES[kind]
+    if isinstance(kind, str) and kind in FAMILIES: return FAMILIES[kind]
     raise CXRError(f'`{kind}` is not a model family known here: choose a {family_names()} model.')
 
 def family_names()->str: # Such as 'LLaVA'

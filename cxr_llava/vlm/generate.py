@@ -332,13 +332,15 @@ def generate_reports(self:CXRModel,
     srcs = list(srcs)
     if batch_size < 1: raise CXRError(f'batch_size must be at least 1, not {batch_size}.')
     if prompts is None: prompts = [make_prompt(why) for why in (indications or [None]*len(srcs))]
+    prompts = list(prompts)
     if len(prompts) != len(srcs):
         raise CXRError(f'{len(srcs)} X-rays but {len(prompts)} questions: give one for each.')
-    reports = [None]*len(srcs)
+    reports, done = [None]*len(srcs), 0
     with _bar(progress, len(srcs)) as show:
-        for part in self.generate_batches(srcs, list(prompts), batch_size, max_new_tokens, stop, tuned):
+        for part in self.generate_batches(srcs, prompts, batch_size, max_new_tokens, stop, tuned):
             for place,report in part: reports[place] = report
-            show(len(srcs) - reports.count(None), len(srcs))
+            done += len(part)
+            show(done, len(srcs))
     return reports
 
 # %% ../../nbs/vlm/05_generate.ipynb #18683012

@@ -60,6 +60,7 @@ def _first_word(model):
     from PIL import Image
     blank = Image.new('L', (64, 64))
     row, _ = model.family.encode(model.processor, _question(blank, 'Describe it.'), True)
+    model._fits([row], 1)
     context = model._read([row], model.family.pixels(model.processor, blank))
     return next(model._write(context, 1))[0]
 
