@@ -539,7 +539,8 @@ def read_answer(reply):
     if filtered and not refused: refused = end.replace('_', ' ')
     if not text and not refused and not cut: return None
     usage = getattr(reply, 'usage', None)
-    tokens = [getattr(usage, kind, None) or 0 for kind in ('prompt_tokens', 'completion_tokens')]
+    tokens = [getattr(usage, kind, None) for kind in ('prompt_tokens', 'completion_tokens')]
+    tokens = [count if isinstance(count, int) else 0 for count in tokens]
     return Answer(text, not cut, refused, tokens)
 
 # %% ../../nbs/score/10_external.ipynb #5dce6c69
@@ -610,8 +611,9 @@ def ask(
             request = adapted(request, e.response.text) if e.status_code == 400 else None
             if request is None: raise hopeless(e, cfg, key) from None
             continue
-        except (ValueError, openai.APIError): continue
+        except (ValueError, openai.APIError): answer = None
         if answer: return answer
+        sleep(60/cfg.per_minute)
     raise NoAnswer('replies without an answer')
 
 # %% ../../nbs/score/10_external.ipynb #58c3ddfc
