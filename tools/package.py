@@ -45,7 +45,7 @@ def contents(whl, sdist):
     with tarfile.open(sdist) as t: inside = t.getnames()
     return bad + [f'{o} is not in the wheel' for o in sorted(missing)] + [f'{o} is not in the sdist' for o in ('settings.ini', 'setup.py', 'LICENSE', 'README.md') if not any(n.endswith('/' + o) for n in inside)]
 
-SMALL = '--n 60 --epochs 1 --no-probes --bootstrap 50 --cases 1'.split()
+SMALL = '--n 60 --epochs 1 --no-probes --bootstrap 50'.split()
 
 def environment(tmp, name, python):
     sh(python, '-m', 'venv', tmp/name)
