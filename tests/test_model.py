@@ -329,6 +329,11 @@ def test_no_xray_and_odd_histories(m):
     rep = m.generate_report(XRAYS[0])
     assert m.ask(XRAYS[0], 'Why?', rep, 8) == m.ask(XRAYS[0], 'Why?', [rep], 8) and m.ask(XRAYS[0], 'Why?', None, 8) == m.ask(XRAYS[0], 'Why?', [], 8)
 
+def test_questions_from_a_generator_and_progress(m):
+    seen = []
+    reps = m.generate_reports(XRAYS[:3], 2, prompts=(q for q in 'abc'), max_new_tokens=2, progress=lambda *now: seen.append(now))
+    assert [r.prompt for r in reps] == ['a', 'b', 'c'] and seen == [(2, 3), (3, 3)]
+
 def test_a_report_is_not_lost_when_there_is_no_memory_to_take_it_in(m, monkeypatch):
     want, old, n = m.generate_report(XRAYS[1]).text, type(m)._read_chat, []
     def second_fails(self, *args):
