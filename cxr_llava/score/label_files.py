@@ -11,13 +11,14 @@ from pathlib import Path
 from ..core.config import Config, run_cli
 from ..core.files import CXRError, say, write_atomic
 from ..report.labels import label_reports, LABELLER, TARGETS
-from .external import as_text, NAMES, plain_name, read_records
+from .external import as_text, plain_name, read_records
 
 # %% ../../nbs/score/11_label_files.ipynb #4a9a9ef3
 @dataclass
 class LabelConfig(Config):
     "Label the reports of a CSV, JSON or JSON lines file"
     text_col:str = '' # Column or key of the report; '' looks for findings and impression, report, text
+    id_col:str = '' # Column of the study; '' looks for id, study_id, uid, else numbers the rows
     out:str = '' # File to write; '' is FILE.labels.csv beside FILE
 
 # %% ../../nbs/score/11_label_files.ipynb #2d823904
@@ -35,6 +36,15 @@ def _report_columns(columns, wanted, name):
     if len(columns) == 1: return columns
     raise CXRError(f'Which column of {name} holds reports? Give --text_col of {", ".join(columns)}.')
 
+# %% ../../nbs/score/11_label_files.ipynb #1a2b3c02
+_IDS = 'id study_id uid'.split() # never a `name`: it may be a patient's
+
+def _id_column(columns, wanted, name):
+    "Choose the column that names a study; `None` where there is none"
+    if not wanted: return next((column for column in _IDS if column in columns), None)
+    if plain_name(wanted) in columns: return plain_name(wanted)
+    raise CXRError(f'{name} has no column {wanted!r} for the id: it has {", ".join(columns)}.')
+
 # %% ../../nbs/score/11_label_files.ipynb #a15eacfb
 def label_file(
     path, # CSV, TSV, JSON or JSON lines file with one report per row
@@ -51,7 +61,7 @@ def label_file(
     columns = list(dict.fromkeys(key for row in rows for key in row))
     parts = _report_columns(columns, cfg.text_col, path.name)
     labels = label_reports(['\n\n'.join(as_text(row.get(part)) or '' for part in parts) for row in rows])
-    key = next((name for name in NAMES['id'] if name in columns), None)
+    key = _id_column(columns, cfg.id_col, path.name)
     labels.insert(0, key or 'row', [row.get(key) if key else number for number,row in enumerate(rows, 1)])
     write_atomic(out, labels.to_csv(index=False))
     seen = ', '.join(f'{target} {int((labels[target] == 1).sum())}' for target in TARGETS)

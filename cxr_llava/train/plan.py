@@ -113,7 +113,7 @@ def base_config(
     name = base_name(base)
     if name == 'tiny': return read_json(tiny_dir()/'config.json')
     if Path(name).is_dir(): return read_json(Path(name)/'config.json')
-    if name in BASES: return dict(model_type='llava', text_config=BASES[name]['text'])
+    if name in BASES: return BASES[name]['config']
     from huggingface_hub import hf_hub_download
     repo, revision = split_revision(name)
     try: return read_json(hf_hub_download(repo, 'config.json', revision=revision))

@@ -24,13 +24,13 @@ BASES = {
     'llava-1.5-7b': dict(
         repo='llava-hf/llava-1.5-7b-hf', revision='b234b804b114d9e37bb655e11cbbb5f5e971b7a9', layers=32,
         about='the default with a GPU',
-        text=dict(
-            hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32064)),
+        config=dict(model_type='llava', text_config=dict(
+            hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, intermediate_size=11008, vocab_size=32064))),
     'llava-1.5-13b': dict(
         repo='llava-hf/llava-1.5-13b-hf', revision='5dda2880bda009266dda7c4baff660b95ca64540', layers=40,
         about='twice the memory',
-        text=dict(
-            hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32064))}
+        config=dict(model_type='llava', text_config=dict(
+            hidden_size=5120, num_hidden_layers=40, num_attention_heads=40, intermediate_size=13824, vocab_size=32064)))}
 DISCLAIMER = 'Research and education only. Not a medical device; not for clinical use.'
 
 # %% ../../nbs/vlm/02_bases.ipynb #6104af32
