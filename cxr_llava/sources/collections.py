@@ -600,9 +600,7 @@ def find_source(
         raise CXRError(f'{path} is an empty folder: attach or unpack the data there, or leave --path out for phantoms.')
     hit = recognise(path)
     if not hit:
-        raise CXRError(f'{path} holds no reports known here (Open-i, MIMIC-CXR, Main*/p*/i*.jpg, '
-            'or a CSV or JSONL table): '
-        'say with --source and --path.')
+        raise CXRError(f'{path} holds no reports known here ({", ".join(SOURCES)}): say with --source and --path.')
     return hit
 
 # %% ../../nbs/sources/04_collections.ipynb #20c723c6
