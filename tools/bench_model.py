@@ -113,7 +113,7 @@ def bench_followup(m, paths, limit, repeats=1):
     return res
 
 LARGE = dict(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096) # LLaVA-1.5's vision tower
-SIZES = {'7b': (BASES['llava-1.5-7b']['text'], LARGE), 'tower': (dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, vocab_size=1088), LARGE),
+SIZES = {'7b': (BASES['llava-1.5-7b']['config']['text_config'], LARGE), 'tower': (dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, vocab_size=1088), LARGE),
     'small': (dict(hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256, vocab_size=1088),
         dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128))} # language model, vision tower
 
