@@ -243,6 +243,12 @@ def test_closed_sources_in_the_manifest(job, source):
         with pytest.raises(CXRError, match='source in the manifest'): run_outside(cfg(s))
         assert s.asked == 0
 
+@pytest.mark.parametrize('name', ['10', 'p12', '12012023-7'])
+def test_ids_that_only_resemble_those_of_mimic_may_leave(name):
+    from cxr_llava.score.external import check_may_leave
+    item = dict(id=name, images=[f'images/{name}/1.jpg'], question='Report.', reference='On Abraxane. Clear.')
+    check_may_leave([item], {name: dict(source='openi_csv', patient_id='')}, 'runs/test.json')
+
 def test_unknown_source_needs_a_word_and_open_ones_do_not(job):
     import pandas as pd
     d, cfg, waits = job

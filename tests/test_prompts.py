@@ -159,6 +159,17 @@ def test_conversations_with_odd_names_and_texts(tmp_path):
     (tmp_path/'deep.json').write_text('['*100_000)
     with pytest.raises(CXRError, match='not valid JSON'): read_conversations(tmp_path/'deep.json')
 
+@pytest.mark.parametrize('bad', [dict(image='a\0.png'), dict(image='loop'), dict(image='x'*5000), dict(image=5), dict(image=[5]), dict(talk=[{'from': [], 'value': 'x'}])])
+def test_one_odd_record_costs_no_other(bad, tmp_path):
+    Image.new('L', (8, 8)).save(tmp_path/'a.png')
+    (tmp_path/'loop').symlink_to(tmp_path/'loop')
+    talk = [{'from': 'human', 'value': f'{IMAGE}\nx'}, {'from': 'gpt', 'value': 'FINDINGS: Clear.'}]
+    records = [dict(image=bad.get('image', 'a.png'), conversations=bad.get('talk', talk)), dict(image='a.png', conversations=talk)]
+    (tmp_path/'t.json').write_text(json.dumps(records))
+    for root in (None, tmp_path):
+        rejects = Rejects()
+        assert len(read_conversations(tmp_path/'t.json', root=root, rejects=rejects)) == len(rejects) == 1
+
 def test_folder_of_xrays_with_a_name_nobody_can_have():
     from cxr_llava.vlm.folder import find_xrays
     assert find_xrays(['a'*5000]) == ['a'*5000] # named, so handed on: the reader has the sentence

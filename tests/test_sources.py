@@ -70,6 +70,35 @@ def made(request, tmp_path_factory):
     (d/'phantom.json').unlink(missing_ok=True)
     return request.param, d
 
+@pytest.mark.parametrize('name', ['mimic-cxr-reports.zip', 'LICENSE.txt'])
+def test_any_file_of_a_named_collection_stands_for_its_folder(name, tmp_path):
+    from cxr_llava.sources.prepare import DataConfig, place_of
+    mimic_like.write_tree(tmp_path, 6e-5, say=lambda s: None)
+    (tmp_path/name).write_text('x')
+    assert place_of(DataConfig(source='mimic', path=str(tmp_path/name)), tmp_path/'run') == ('mimic', tmp_path)
+
+def test_a_text_file_that_is_called_a_table_is_read_itself(tmp_path):
+    from cxr_llava.sources.prepare import DataConfig, place_of
+    for name in ('mine.txt', 'other.csv'): (tmp_path/name).write_text('image,report\n')
+    assert place_of(DataConfig(source='table', path=str(tmp_path/'mine.txt')), tmp_path/'run') == ('table', tmp_path/'mine.txt')
+
+def test_what_is_taken_for_what(tmp_path):
+    "Open-i beside the mirror; a report with the word conversations in it; a folder that is named like an archive"
+    (tmp_path/'both').mkdir(); (tmp_path/'a/xrays.tgz').mkdir(parents=True)
+    for name in ('indiana_reports.csv', 'indiana_projections.csv', 'mimic_cxr_aug_train.csv'): (tmp_path/'both'/name).write_text('uid\n')
+    (tmp_path/'t.json').write_text('[{"image": "a.png", "report": "After conversations with the family."}]')
+    (tmp_path/'a/xrays.tgz/a.bin').write_bytes(b'x')
+    assert find_source(tmp_path/'both')[0] == 'openi_csv' and find_source(tmp_path/'t.json')[0] == 'table'
+    with pytest.raises(CXRError, match='no reports known'): find_source(tmp_path/'a/xrays.tgz')
+
+def test_records_without_an_xray_name(tmp_path):
+    course(tmp_path/'c'); mirror(tmp_path/'m')
+    (tmp_path/'c/val.json').write_text(json.dumps([dict(image=[], conversations=talk('FINDINGS: Clear.'))]))
+    with open(tmp_path/'m/mimic_cxr_aug_train.csv', 'a') as f: f.write('''1002,"[['files/p10/s59/x.jpg']]","[['a']]","[]","[]","['Findings: Clear.']"\n''')
+    for kind,folder,reason in (('course', 'c', 'no X-ray path'), ('mimic_csv', 'm', 'X-ray file missing')):
+        good, bad = read(kind, tmp_path/folder)
+        assert good and len(bad) == 1 and reason in bad[0]['reason']
+
 def read(kind, path, **kw):
     bad = Rejects()
     return list(open_source(kind, path, bad, **kw)), bad
@@ -270,10 +299,10 @@ class Bad(http.server.BaseHTTPRequestHandler):
         if start and how == 'elsewhere' and n < 3: start += 7
         if start > len(data) or start == len(data) and how == 'full': return self.send_error(416)
         self.send_response(206 if start else 200)
-        if start: self.send_header('Content-Range', f'bytes {start}-{len(data) - 1}/{len(data)}')
+        if start: self.send_header('Content-Range', f'bytes {start}-{len(data) - 1}/{"*" if how == "unmeasured" else len(data)}')
         self.send_header('Content-Length', str(len(data) - start))
         self.end_headers()
-        cut = {'breaks': 100_000, 'elsewhere': 100_000}.get(how, len(data))
+        cut = {'breaks': 100_000, 'elsewhere': 100_000, 'unmeasured': 100_000 if n == 1 else len(data)}.get(how, len(data))
         if how == 'ignores' and n < 3: cut = 50_000*n
         self.wfile.write(data[start:start + cut])
     def log_message(self, *args): pass
@@ -287,7 +316,7 @@ def server(tmp_path):
     yield s
     s.shutdown(); s.server_close()
 
-@pytest.mark.parametrize('how', ['good', 'breaks', 'down', 'ignores', 'elsewhere'])
+@pytest.mark.parametrize('how', ['good', 'breaks', 'down', 'ignores', 'elsewhere', 'unmeasured'])
 def test_download_over_a_bad_network(how, server, tmp_path):
     p = download(f'{server.url}/{how}/a', tmp_path/'d/a', sha=sha256(BODY), wait=.01)
     assert p.read_bytes() == BODY and [o.name for o in p.parent.iterdir()] == ['a']

@@ -39,7 +39,7 @@ def looks_credentialed(*paths)->str: # What gave it away, or ''
     "Say what shows that restricted data stand behind X-rays, folders or adapters; empty paths are skipped"
     for path in map(Path, filter(None, paths)):
         entries = list_folder(path) if path.is_dir() else []
-        signs = [is_restricted(path, *entries)]
+        signs = [is_restricted(paths=[path, *entries])]
         signs += [is_restricted(source=source) for source in _sources_beside(path)]
         if any(signs): return next(filter(None, signs))
     return ''
@@ -143,7 +143,7 @@ def read_uploads(
     paths = [Path(path) for path in paths or []]
     try:
         if not paths: raise CXRError('There is no file: choose an X-ray to upload.')
-        sign = is_restricted(*[path.name for path in paths]) if shared else ''
+        sign = is_restricted(paths=[path.name for path in paths]) if shared else ''
         if sign:
             raise CXRError(f'This file must not go through a public link ({sign} in its name): '
                 'run cxr_demo without --share.')

@@ -442,7 +442,7 @@ def _check_url(url):
 def _sign_of_agreement(item, row, path):
     "Say what about a study shows that it must not leave; empty when nothing does"
     keys = [str(item['id']), str(row.get('patient_id') or '')]
-    lettered = [letter + key for letter in 'ps' for key in keys]
+    lettered = [letter + key for letter in 'ps' for key in keys if key.isdigit()]
     texts = item['images'] + [item['question'], item['reference'], path]
     return is_restricted(*keys, *lettered, *texts, source=row.get('source') or '')
 

@@ -302,7 +302,8 @@ def check_record(
 def _first_images(records, count=20):
     "The first X-ray of the first records"
     named = [record['image'] for record in records[:count] if isinstance(record, dict) and record.get('image')]
-    return [image if isinstance(image, str) else image[0] for image in named]
+    first = [image[0] if isinstance(image, list) else image for image in named]
+    return [image for image in first if isinstance(image, str)]
 
 # %% ../../nbs/sources/06_conversations.ipynb #bf25fb9f
 def image_root(
@@ -313,7 +314,7 @@ def image_root(
     "The folder below which the X-rays lie. Raises `CXRError` when none of the likely folders has them"
     names, likely = _first_images(records), [run_root(run)]
     if near: likely.insert(0, Path(near).parent)
-    def has_them(folder): return any((folder/name).is_file() for name in names)
+    def has_them(folder): return any(os.path.isfile(folder/name) for name in names)
     found = [folder for folder in likely if has_them(folder)]
     if found: return found[0]
     try: manifest = find_artifact('studies.parquet', run).parent
@@ -340,10 +341,10 @@ def _locator(root, folder):
     files = Files(root) if root else None
     def locate(path):
         is_foreign = os.path.isabs(path) or '\\' in path
-        here = path if is_foreign else str((Path(folder)/path).resolve())
-        if os.path.isfile(here): return here
+        here = path if is_foreign else os.path.join(folder, path)
+        if os.path.isfile(here): return path if is_foreign else str(Path(here).resolve())
         hit = files.find_by_end(path) if files else None
-        if hit: return str(hit.resolve())
+        if hit and hit.is_file(): return str(hit.resolve())
     return locate
 
 # %% ../../nbs/sources/06_conversations.ipynb #a39d7533

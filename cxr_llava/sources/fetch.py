@@ -6,7 +6,7 @@
 __all__ = ['LARGEST', 'download', 'unpack', 'from_kaggle']
 
 # %% ../../nbs/sources/02_fetch.ipynb #e8470338
-import http.client, os, shutil, subprocess, sys, tarfile, time, urllib.error, urllib.request, zipfile
+import http.client, os, shutil, subprocess, sys, tarfile, time, urllib.error, urllib.request, zipfile, zlib
 from functools import partial
 from pathlib import Path, PurePosixPath
 from ..core.files import CXRError, os_sentence, read_json, sha256, write_json
@@ -26,9 +26,9 @@ def _promised(answer, part):
     if answer.status != 206: return 0, int(length) if length else None
     span, _, whole = answer.headers.get('Content-Range', '').removeprefix('bytes ').partition('/')
     if span.split('-')[0] != str(_size(part)):
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise _TryAgain('the server resumes at another place')
-    if whole.isdigit(): return _size(part), int(whole)
+    return _size(part), int(whole) if whole.isdigit() else None
 
 # %% ../../nbs/sources/02_fetch.ipynb #08bcfbb9
 def _bar(name, total=None, done=0):
@@ -128,7 +128,7 @@ def _tar_members(archive):
 def _inside(archive, name):
     "Path of a member below the folder. Raises `CXRError` when it would lie outside"
     path = PurePosixPath(name.replace('\\', '/'))
-    outside = path.is_absolute() or '..' in path.parts or ':' in path.parts[0]
+    outside = not path.parts or path.is_absolute() or '..' in path.parts or ':' in path.parts[0]
     if outside or '\0' in name:
         raise CXRError(f'{archive} holds a path that leads out of its folder ({name[:60]}) {_NOT_SAFE}')
     return Path(*path.parts)
@@ -168,7 +168,7 @@ def unpack(
     if done.is_file() and read_json(done) == key: return folder
     try:
         with _bar(f'unpacking {archive.name}') as bar: _unpack_all(archive, folder, bar)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as e:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as e:
         raise CXRError(f'{archive} is cut off or damaged ({type(e).__name__}): delete it and fetch it again.') from e
     except OSError as e:
         if e.errno: raise CXRError(os_sentence(e, folder)) from e

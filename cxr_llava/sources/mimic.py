@@ -219,7 +219,7 @@ class Mimic(Source):
     "MIMIC-CXR-JPG as PhysioNet gives it"
     licence = CREDENTIALED
     published = dict(patients=65379, reports=227827, xrays=377110) # MIMIC-CXR-JPG 2.1.0 on PhysioNet
-    general = 1 # the mirror holds such a tree too
+    general = 2 # the mirror holds such a tree too
 
     def detect(self, path):
         if path.is_file(): return folder_of(path, 'mimic-cxr-*.csv', 'mimic-cxr-*.csv.gz')
@@ -237,7 +237,7 @@ _STUDY = re.compile(r'(?:^|/)s(\d+)/[^/]+$')
 def _mirror_views(row):
     "X-ray -> view, from the columns of a patient's row"
     columns = dict(AP='ap', PA='pa', Lateral='lateral')
-    return {xray: view for column,view in columns.items() for xray in literal(row.get(column)) or ()}
+    return {str(xray): view for column,view in columns.items() for xray in literal(row.get(column)) or ()}
 
 # %% ../../nbs/sources/03_mimic.ipynb #4b61314a
 def _mirror_studies(row):
@@ -245,11 +245,11 @@ def _mirror_studies(row):
     images, texts, views = literal(row['image']), literal(row['text']), _mirror_views(row)
     if images is None or texts is None: raise ValueError('not a list: image or text')
     studies = {}
-    for image in images:
-        match = _STUDY.search(str(image))
-        if not match or '..' in PurePosixPath(str(image)).parts:
-            raise ValueError(f'no study in the path {str(image)[:60]}')
-        stem = str(image).rsplit('.', 1)[0].lstrip('/')
+    for image in map(str, images):
+        match = _STUDY.search(image)
+        if not match or '..' in PurePosixPath(image).parts:
+            raise ValueError(f'no study in the path {image[:60]}')
+        stem = image.rsplit('.', 1)[0].lstrip('/')
         studies.setdefault(match[1], []).append((stem, views.get(image, 'unknown')))
     if len(studies) != len(texts):
         raise ValueError(f'{len(texts)} reports for {len(studies)} studies: which belongs to which is not said')
@@ -305,6 +305,7 @@ class MimicCsv(Source):
     licence = CREDENTIALED
     published = dict(patients=65086) # audits of the mirror
     kaggle = 'simhadrisadaram/mimic-cxr-dataset'
+    general = 1 # where Open-i lies beside it, that is read
 
     def detect(self, path): return folder_of(path, 'mimic_cxr_aug_*.csv*')
 

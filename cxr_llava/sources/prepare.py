@@ -99,9 +99,10 @@ def _drawn(cfg, run):
 def _named_place(name, path):
     "Path of a source that is named; a file of it stands for its folder"
     if not path: return _attached(name)
-    path = Path(path)
-    if path.is_file(): path = entry_of(name).detect(path) or path
-    return path
+    path, entry = Path(path), entry_of(name)
+    if not path.is_file(): return path
+    around = entry.detect(path.parent) if name != 'table' else None
+    return entry.detect(path) or around or path
 
 # %% ../../nbs/sources/07_prepare.ipynb #69de1026
 def place_of(

@@ -100,10 +100,9 @@ _SIGNS = {
     'a MIMIC patient id': r'(?<![a-z0-9])p1\d{7}(?!\d)',
     'a MIMIC study id': r'(?<![a-z0-9])s5\d{7}(?!\d)',
     'a MIMIC image id': r'(?<![0-9a-f])[0-9a-f]{8}(?:-[0-9a-f]{8}){4}(?![0-9a-f])',
-    'a folder of MIMIC patients': r'(?:^|[/\\])p1\d(?:[/\\]|$)',
-    'de-identification blanks': r'_{3,}',
-    'the name of a data set under a use agreement': '|'.join(RESTRICTED)}
-_SIGNS = {what: re.compile(pattern, re.I) for what,pattern in _SIGNS.items()}
+    'the name of a data set under a use agreement': '|'.join(RESTRICTED) + '(?!ane)'} # Abraxane is a drug
+_IN_TEXTS = _SIGNS | {'de-identification blanks': r'_{3,}'} # a file name may have them for no reason
+_IN_PATHS = _SIGNS | {'a folder of MIMIC patients': r'(?:^|[/\\])p1\d(?:[/\\]|$)'} # a study may be called p10
 
 # %% ../../nbs/sources/01c_registry.ipynb #bf169aba
 def licence_of(
@@ -115,15 +114,21 @@ def licence_of(
     if not same or not name: return OWN_DATA
     return kinds[same[0]].licence
 
+# %% ../../nbs/sources/01c_registry.ipynb #22dcde79
+def _sign_in(texts, signs):
+    "What the first text with a sign shows, or ''"
+    for text in texts:
+        for what,pattern in signs.items():
+            if re.search(pattern, str(text), re.I): return what
+    return ''
+
 # %% ../../nbs/sources/01c_registry.ipynb #b703a2d6
 def is_restricted(
-    *texts, # Ids, paths or texts
+    *texts, # Ids, or what belongs to a study
+    paths=(), # Files and folders of unknown origin
     source:str='', # As in the manifest
 )->str: # What gives it away; empty when nothing does
     "Say what shows that data are under a use agreement and must not leave this computer"
     name = str(source or '').lower()
     if licence_of(name).may_leave is False or any(word in name for word in RESTRICTED): return 'its source in the manifest'
-    for text in texts:
-        for what,pattern in _SIGNS.items():
-            if pattern.search(str(text)): return what
-    return ''
+    return _sign_in(texts, _IN_TEXTS) or _sign_in(paths, _IN_PATHS)

@@ -102,7 +102,7 @@ IMAGE, EOS = '<image>', '</s>'
 def _turn(turn):
     "Role and text of a turn in LLaVA's or in the common form"
     role = turn.get('from', turn.get('role'))
-    role = dict(human='user', gpt='assistant').get(role, role)
+    role = dict(human='user', gpt='assistant').get(str(role), role)
     if role not in ('user', 'assistant'):
         raise CXRError(f'A conversation has a turn by `{role}`: only human and gpt are known.')
     return role, turn.get('value', turn.get('content'))
