@@ -199,10 +199,10 @@ class OpeniXml(Source):
     "Open-i as the National Library of Medicine gives it"
     licence = OPENI
     published = dict(reports=3955, reports_with_xrays=3851, xrays=7470) # the archive, counted file by file
-    general = 3
+    general = 4
 
     def detect(self, path):
-        packed = path.name.lower().endswith(_TAR)
+        packed = path.is_file() and path.name.lower().endswith(_TAR)
         if path.is_file() and not packed: return path.parent if path.suffix == '.xml' else None
         if _archives(path, 'report') or path.is_dir() and locate(path, '*.xml'): return path
         if packed: return path.parent
@@ -239,7 +239,7 @@ def _course_images(record, files):
     names = record.get('image')
     if not isinstance(names, list): names = [names]
     tails = [_TAIL.search(str(name or '')) for name in names]
-    if not all(tails): return None, [], ['no X-ray path like p1000/i1000.jpg']
+    if not tails or not all(tails): return None, [], ['no X-ray path like p1000/i1000.jpg']
     if any('..' in str(name).replace('\\', '/').split('/') for name in names): return None, [], [f'path with `..`: {names[0]}']
     pairs, lost = [], []
     for tail in tails:
@@ -275,15 +275,16 @@ def _course_report(record):
     return '\n\n'.join(parts) or None
 
 # %% ../../nbs/sources/04_collections.ipynb #a2f17614
-def _has_conversations(path):
+def _has_conversations(path, sign=b'"conversations"'):
     "Whether a file begins like one of conversations"
-    with path.open('rb') as file: return b'conversations' in file.read(1 << 16)
+    with path.open('rb') as file: return sign in file.read(1 << 16)
 
 # %% ../../nbs/sources/04_collections.ipynb #a6eeb348
 def _course_json(folder):
     "JSON files of conversations, in order; `folder` may be one"
     if folder.is_file(): return [folder]
-    return sorted(path for path in folder.rglob('*.json*') if path.is_file() and _has_conversations(path))
+    paths = [path for path in folder.rglob('*.json*') if path.is_file()]
+    return sorted(path for path in paths if _has_conversations(path, b'conversations'))
 
 # %% ../../nbs/sources/04_collections.ipynb #06bbcd49
 def _attached_json(folder):
@@ -338,7 +339,7 @@ class Course(Source):
     "The course project's folders"
     licence = CREDENTIALED # they hold X-rays of MIMIC-CXR
     kaggle = 'mohitbagadiya/mimic-cxr'
-    general = 2
+    general = 3
 
     def detect(self, path):
         if path.is_file(): return path if path.suffix in ('.json', '.jsonl') and _has_conversations(path) else None
